@@ -1,0 +1,316 @@
+//! The bank: accounts that many threads use at once, over a journal that makes what they do durable.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dashmap::DashSet;
+
+use crate::account::Account;
+use crate::bank_file::{BankFileError, BankFileWriter, BankLock, Readers, StatementLine, open_bank};
+use crate::card::CardState;
+use crate::cards::{CardCell, Cards};
+use crate::durable::JournalError;
+use crate::ids::{AccountId, CardNumber, Lsn, TerminalId};
+use crate::journal::{Journal, Slot, Update, UpdateNumber};
+use crate::limits::MAX_TERMINALS;
+use crate::money::{Currency, Money};
+use crate::pin::{Peppers, Pin, PinError};
+use crate::row::Row;
+use crate::shared_cell::SharedCell;
+use crate::terminal::Terminal;
+use crate::time::{Moment, Timestamp};
+use crate::transaction::{Order, Payee, Transaction, decide};
+
+/// An open bank. All its methods take `&self`, and any number of threads may call them at once.
+///
+/// Nothing that it gives may be shown to a client before the journal says that it is durable: a [`Row`] by its
+/// Lsn, a [`Balance`] by the Lsn in it. Methods that wait for that themselves say so.
+#[derive(Debug)]
+pub struct Bank {
+    accounts: dashmap::DashMap<AccountId, Arc<SharedCell<Account>>>,
+    cards: Cards,
+    terminals: DashSet<TerminalId>,
+    journal: Journal,
+    readers: Readers,
+    peppers: Peppers,
+    /// The hash of some PIN, compared with where there is no card's hash to compare with.
+    decoy_hash: String,
+    /// Dropped last, when nothing touches the file any more.
+    _lock: BankLock,
+}
+
+/// An account of an open bank.
+#[derive(Clone, Debug)]
+pub struct AccountHandle {
+    id: AccountId,
+    cell: Arc<SharedCell<Account>>,
+}
+
+/// An account's balance and the newest row that it depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// What the bank owes the customer.
+    pub balance: Money,
+    /// In which currency.
+    pub currency: Currency,
+    /// The row that must be durable before the balance is shown.
+    pub lsn: Lsn,
+}
+
+/// A customer who has shown a card and its PIN.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The card.
+    pub card: CardNumber,
+    /// Whom it was issued to.
+    pub holder: String,
+    /// The account that it opens.
+    pub account: AccountHandle,
+    cell: Arc<CardCell>,
+}
+
+impl Login {
+    /// Whether the card has been blocked since.
+    pub fn is_blocked(&self) -> bool {
+        self.cell.read(|state| state.is_some_and(|state| state.is_blocked()))
+    }
+}
+
+/// Why somebody is not logged in.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// The card is unknown or blocked, or the PIN is wrong. Which of these is not told.
+    #[error("the card and PIN were not accepted")]
+    Refused,
+    /// The journal has ended, so nothing may be answered.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The bank file could not be read.
+    #[error(transparent)]
+    BankFile(#[from] BankFileError),
+    /// The PIN could not be compared, which is not the customer's fault.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+}
+
+/// Why there is no statement.
+#[derive(Debug, thiserror::Error)]
+pub enum StatementError {
+    /// The journal has ended, so nothing may be answered.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The bank file could not be read.
+    #[error(transparent)]
+    BankFile(#[from] BankFileError),
+}
+
+/// There are as many terminals as a bank may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the bank has {MAX_TERMINALS} terminals and takes no more")]
+pub struct TooManyTerminals;
+
+impl Bank {
+    /// Opens a bank file: recovers it, makes durable what it holds, and starts the journal. It is then locked
+    /// against a second server until the bank is dropped.
+    ///
+    /// # Errors
+    /// [`BankFileError`] says what is wrong with the file or the peppers.
+    pub fn open(path: &Path, peppers: Peppers) -> Result<Bank, BankFileError> {
+        let mut opened = open_bank(path, &peppers)?;
+        let accounts = std::mem::take(&mut opened.accounts);
+        let terminals = std::mem::take(&mut opened.terminals).into_iter().collect();
+        let (last_lsn, profile) = (opened.last_lsn, opened.pin_profile);
+        let pin = Pin::new(b"0000").expect("four digits are a PIN");
+        let decoy_hash = peppers.hash(&pin, profile).map_err(|error| BankFileError::Pin(Box::new(error)))?;
+        let (writer, lock) = BankFileWriter::new(opened, path)?;
+        Ok(Bank {
+            accounts,
+            cards: Cards::default(),
+            terminals,
+            journal: Journal::start(writer, last_lsn),
+            readers: Readers::new(path),
+            peppers,
+            decoy_hash,
+            _lock: lock,
+        })
+    }
+
+    /// The journal: for slots, and for waiting until what it holds is durable.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// How many accounts there are.
+    pub fn account_count(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// The account with that number.
+    pub fn account(&self, id: AccountId) -> Option<AccountHandle> {
+        // The clone outlives the map's guard, which is gone with this statement.
+        let cell = Arc::clone(&*self.accounts.get(&id)?);
+        Some(AccountHandle { id, cell })
+    }
+
+    /// Decides a customer's transaction, gives it its place in the journal and carries it out: the row is its
+    /// receipt, once it is durable. It takes microseconds, does no I/O and cannot fail.
+    pub fn post(&self, slot: Slot, account: &AccountHandle, order: &Order, now: Moment) -> Row {
+        let payee = match order.transaction {
+            Transaction::Transfer { to, .. } if to != account.id => self.account(to),
+            _ => None,
+        };
+        let Some(payee) = payee else {
+            return account.cell.write(|account| self.carry_out(slot, order, account, None, now));
+        };
+        // Two transfers the opposite way must not wait for each other: the lower number is locked first.
+        if account.id < payee.id {
+            account.cell.write(|account| {
+                payee.cell.write(|payee| self.carry_out(slot, order, account, Some(payee), now))
+            })
+        } else {
+            payee.cell.write(|payee| {
+                account.cell.write(|account| self.carry_out(slot, order, account, Some(payee), now))
+            })
+        }
+    }
+
+    fn carry_out(
+        &self,
+        slot: Slot,
+        order: &Order,
+        account: &mut Account,
+        payee: Option<&mut Account>,
+        now: Moment,
+    ) -> Row {
+        let mut row = decide(order, account, payee.as_deref().map_or(Payee::None, Payee::Account), now);
+        row.lsn = self.journal.append(slot, row);
+        // From here on nothing can fail.
+        account.apply(&row.account_change());
+        if let (Some(payee), Some((_, change))) = (payee, row.payee_change()) {
+            payee.apply(&change);
+        }
+        row
+    }
+
+    /// Checks a card and its PIN. It blocks: for reading the card, for the PIN's hash (tens of milliseconds of
+    /// one core by the standard profile) and until the counted try is durable, so it belongs on a thread that
+    /// may wait.
+    ///
+    /// The try is counted before the hash is computed, so a fourth guess at once with three others is not
+    /// looked at. An unknown or blocked card costs the same work as a wrong PIN.
+    ///
+    /// # Errors
+    /// [`LoginError::Refused`] for whatever is the customer's part, else what failed.
+    pub fn login(&self, number: &CardNumber, pin: &Pin) -> Result<Login, LoginError> {
+        let slot = self.journal.reserve_blocking()?;
+        let cell = self.cards.cell(number);
+        let Some(card) = self.readers.card(number)? else { return self.refuse(pin) };
+        let change = |slot, next: &dyn Fn(CardState) -> Option<CardState>| {
+            cell.write(|state| {
+                let state = state.get_or_insert(card.state);
+                *state = next(*state)?;
+                let update = Update::Card { number: number.clone(), state: *state, cell: Arc::clone(&cell) };
+                Some((*state, self.journal.append_update(slot, update)))
+            })
+        };
+        if change(slot, &|state| state.count_try()).is_none() {
+            return self.refuse(pin);
+        }
+        let judged = self.peppers.verify(pin, &card.pin_hash, card.pepper_id);
+        let slot = self.journal.reserve_blocking()?;
+        let after = change(slot, &|state| {
+            Some(match judged {
+                Ok(true) => state.after_right_pin(),
+                Ok(false) => state.after_wrong_pin(),
+                Err(_) => state.take_back_try(),
+            })
+        });
+        let (state, update) = after.expect("a judged try is always recorded");
+        // This update is after that of the counted try, so both are durable then.
+        self.journal.update_durable(update).wait()?;
+        if !judged? || state.is_blocked() {
+            return Err(LoginError::Refused);
+        }
+        let account = self.account(card.account).ok_or_else(|| BankFileError::Damaged {
+            what: format!("card {number} opens account {}, which does not exist", card.account),
+        })?;
+        Ok(Login { card: card.number, holder: card.holder, account, cell })
+    }
+
+    /// The answer to a card that is unknown or blocked, after the work of a PIN check.
+    fn refuse(&self, pin: &Pin) -> Result<Login, LoginError> {
+        self.peppers.verify(pin, &self.decoy_hash, self.peppers.newest())?;
+        Err(LoginError::Refused)
+    }
+
+    /// The account's newest rows, at most `lines` of them, newest first, and the balance that they lead to. It
+    /// blocks until they are durable and read.
+    ///
+    /// # Errors
+    /// [`StatementError`].
+    pub fn statement(
+        &self,
+        account: &AccountHandle,
+        lines: usize,
+    ) -> Result<(Balance, Vec<StatementLine>), StatementError> {
+        let balance = account.balance();
+        self.journal.durable(balance.lsn).wait()?;
+        let lines = self.readers.statement(account.id, balance.currency, balance.lsn, lines)?;
+        Ok((balance, lines))
+    }
+
+    /// Whether the bank knows the terminal.
+    pub fn knows_terminal(&self, id: TerminalId) -> bool {
+        self.terminals.contains(&id)
+    }
+
+    /// Makes a terminal known, unless it is. What is given must be durable before the terminal is answered.
+    ///
+    /// # Errors
+    /// [`TooManyTerminals`].
+    pub fn register_terminal(
+        &self,
+        slot: Slot,
+        id: TerminalId,
+        now: Timestamp,
+    ) -> Result<UpdateNumber, TooManyTerminals> {
+        if self.terminals.len() >= MAX_TERMINALS && !self.knows_terminal(id) {
+            return Err(TooManyTerminals);
+        }
+        self.terminals.insert(id);
+        // Recorded even if it was known: whoever made it known may not be durable yet.
+        Ok(self.journal.append_update(slot, Update::Terminal(Terminal { id, registered: now })))
+    }
+
+    /// Ends the bank in order: commits what was posted, brings the `accounts` table up to date and empties the
+    /// write-ahead log.
+    ///
+    /// # Errors
+    /// If a commit failed, now or before. Then the file is as the failed commit left it.
+    pub fn close(&self) -> Result<(), JournalError> {
+        self.readers.close();
+        self.journal.close()
+    }
+}
+
+impl AccountHandle {
+    /// The account's number.
+    pub fn id(&self) -> AccountId {
+        self.id
+    }
+
+    /// The balance, and what it depends on.
+    pub fn balance(&self) -> Balance {
+        self.cell.read(|account| Balance {
+            balance: account.balance,
+            currency: account.currency,
+            lsn: account.last_lsn,
+        })
+    }
+
+    /// The account's currency, which never changes.
+    pub fn currency(&self) -> Currency {
+        self.cell.read(|account| account.currency)
+    }
+}
+

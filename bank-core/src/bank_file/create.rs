@@ -1,0 +1,289 @@
+//! Making a bank file, or adding to one: all or nothing, whatever happens in the middle.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::open::{check_peppers, make_durable};
+use super::rows::{
+    Totals, add_to_totals, card_status_name, insert_account, insert_account_sql, insert_row, insert_row_sql,
+    read_last_lsn, write_checkpoint,
+};
+use super::{Access, BankFileError, BankLock, beside, connect, schema, sync_directory_of};
+use crate::account::Account;
+use crate::card::CardState;
+use crate::ids::{AccountId, CardNumber, Lsn};
+use crate::money::{Currency, Money};
+use crate::pin::{Peppers, PinProfile};
+use crate::row::{Contra, Kind, Outcome, Row, SystemAccount};
+use crate::time::Moment;
+
+/// An account to be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAccount {
+    /// Its number.
+    pub id: AccountId,
+    /// Its currency.
+    pub currency: Currency,
+    /// The balance that it opens with: zero or more.
+    pub balance: Money,
+    /// See [`Account::overdraft_limit`].
+    pub overdraft_limit: Money,
+    /// See [`Account::daily_limit`].
+    pub daily_limit: Option<Money>,
+}
+
+/// A card to be issued.
+#[derive(Clone)]
+pub struct NewCard {
+    /// Its number.
+    pub number: CardNumber,
+    /// Whom it is issued to.
+    pub holder: String,
+    /// The account that it opens.
+    pub account: AccountId,
+    /// The PIN's hash, as a PHC string.
+    pub pin_hash: String,
+    /// The pepper that the hash was made with.
+    pub pepper_id: u32,
+}
+
+/// How a new bank keeps its cards' PINs.
+#[derive(Clone, Copy, Debug)]
+pub struct CardSecurity<'a> {
+    /// What PIN hashes cost.
+    pub profile: PinProfile,
+    /// What they are made with.
+    pub peppers: &'a Peppers,
+}
+
+/// Makes a bank file of these accounts and cards. Whatever happens, `path` then is what it was before or the
+/// whole new bank. The cards are best in the order of their numbers. `written` is told how many accounts and
+/// cards have been written so far.
+///
+/// # Errors
+/// [`BankFileError::Exists`] if there is a bank already and `replace` is false; [`BankFileError::InUse`] if it
+/// is being served; otherwise what SQLite or the disk said.
+pub fn create_bank(
+    path: &Path,
+    replace: bool,
+    security: &CardSecurity<'_>,
+    moment: Moment,
+    accounts: &[NewAccount],
+    cards: &[NewCard],
+    written: &dyn Fn(u64),
+) -> Result<(), BankFileError> {
+    let _lock = BankLock::take(path)?;
+    if path.exists() && !replace {
+        return Err(BankFileError::Exists(path.to_owned()));
+    }
+    let new = beside(path, "loading");
+    for leftover in [new.clone(), beside(&new, "journal"), new.with_file_name(format!("{}-journal", file_name(&new)))] {
+        match fs::remove_file(&leftover) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(BankFileError::io(&leftover)(error));
+            }
+            _ => {}
+        }
+    }
+    write_new(&new, security, moment, accounts, cards, written)?;
+    let io = BankFileError::io(&new);
+    File::open(&new).and_then(|file| file.sync_all()).map_err(&io)?;
+    if path.exists() {
+        retire(path)?;
+    }
+    fs::rename(&new, path).and_then(|()| sync_directory_of(path)).map_err(&io)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Empties and removes the log of the bank that is about to be replaced: SQLite would take it for the new
+/// one's. What is replaced need not be a bank that this program can read.
+fn retire(path: &Path) -> Result<(), BankFileError> {
+    if let Ok(old) = connect(path, Access::ReadWrite) {
+        make_durable(&old, path)?;
+    }
+    for extension in ["-wal", "-shm"] {
+        let log = path.with_file_name(format!("{}{extension}", file_name(path)));
+        match fs::remove_file(&log) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(BankFileError::io(&log)(error)),
+            _ => {}
+        }
+    }
+    sync_directory_of(path).map_err(BankFileError::io(path))
+}
+
+fn write_new(
+    path: &Path,
+    security: &CardSecurity<'_>,
+    moment: Moment,
+    accounts: &[NewAccount],
+    cards: &[NewCard],
+    written: &dyn Fn(u64),
+) -> Result<(), BankFileError> {
+    // Made with its final rights before SQLite opens it.
+    let mut options = fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600)
+        .open(path)
+        .map_err(BankFileError::io(path))?;
+    let (pepper_id, proof) = security.peppers.proof().map_err(|error| BankFileError::Pin(Box::new(error)))?;
+    (|| {
+        let mut connection = Connection::open(path)?;
+        // Until it is renamed the file is nobody's bank: it needs no protection but the one fsync at the end.
+        connection.pragma_update(None, "journal_mode", "OFF")?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        let transaction = connection.transaction()?;
+        schema::create(&transaction)?;
+        transaction.execute(
+            "INSERT INTO bank (id, created, pin_profile, checkpoint_lsn) VALUES (1, ?1, ?2, 0)",
+            params![moment.time.millis(), security.profile.name()],
+        )?;
+        transaction.execute("INSERT INTO peppers (pepper_id, proof) VALUES (?1, ?2)", params![pepper_id, proof])?;
+        let (last_lsn, totals) = insert(&transaction, Lsn::ZERO, moment, accounts, cards, written)?;
+        write_checkpoint(&transaction, last_lsn, &totals)?;
+        transaction.commit()?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.close().map_err(|(_, error)| error)
+    })()
+    .map_err(BankFileError::sqlite("writing the new bank file"))
+}
+
+/// Adds accounts and cards to a bank that is not being served, in one transaction.
+///
+/// # Errors
+/// [`BankFileError`]; then nothing was added.
+pub fn append_to_bank(
+    path: &Path,
+    peppers: &Peppers,
+    moment: Moment,
+    accounts: &[NewAccount],
+    cards: &[NewCard],
+    written: &dyn Fn(u64),
+) -> Result<(), BankFileError> {
+    let _lock = BankLock::take(path)?;
+    let mut connection = connect(path, Access::ReadWrite)?;
+    make_durable(&connection, path)?;
+    check_peppers(&connection, peppers)?;
+    let last_lsn = read_last_lsn(&connection)?;
+    (|| {
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        insert(&transaction, last_lsn, moment, accounts, cards, written)?;
+        transaction.commit()
+    })()
+    .map_err(BankFileError::sqlite("adding to the bank file"))?;
+    make_durable(&connection, path)
+}
+
+/// Inserts the accounts with an opening row each, and the cards. Gives the newest row and what the rows mean
+/// for the bank's own accounts.
+fn insert(
+    connection: &Connection,
+    mut lsn: Lsn,
+    moment: Moment,
+    accounts: &[NewAccount],
+    cards: &[NewCard],
+    written: &dyn Fn(u64),
+) -> rusqlite::Result<(Lsn, Totals)> {
+    let mut totals = Totals::new();
+    let mut insert_account_statement = connection.prepare(&insert_account_sql())?;
+    let mut insert_row_statement = connection.prepare(&insert_row_sql())?;
+    let mut count = 0;
+    let mut count_one = || {
+        count += 1;
+        written(count);
+    };
+    for new in accounts {
+        lsn = lsn.next();
+        let row = opening_row(new, lsn, moment);
+        let mut account = Account {
+            overdraft_limit: new.overdraft_limit,
+            daily_limit: new.daily_limit,
+            ..Account::new(new.id, new.currency)
+        };
+        account.apply(&row.account_change());
+        add_to_totals(&mut totals, &row);
+        insert_account(&mut insert_account_statement, &account)?;
+        insert_row(&mut insert_row_statement, &row)?;
+        count_one();
+    }
+    let mut insert_card = connection.prepare(
+        "INSERT INTO cards (card, holder, account, pin_hash, pepper_id, tries, status)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    for card in cards {
+        insert_card.execute(params![
+            card.number.as_str(),
+            card.holder,
+            card.account.get() as i64,
+            card.pin_hash,
+            card.pepper_id,
+            CardState::FRESH.tries,
+            card_status_name(CardState::FRESH.status),
+        ])?;
+        count_one();
+    }
+    Ok((lsn, totals))
+}
+
+fn opening_row(new: &NewAccount, lsn: Lsn, moment: Moment) -> Row {
+    Row {
+        lsn,
+        moment,
+        kind: Kind::Opening,
+        outcome: Outcome::Approved,
+        txn_id: None,
+        account: new.id,
+        contra: Contra::System(SystemAccount::Opening),
+        terminal: None,
+        amount: new.balance,
+        balance: new.balance,
+        prev_lsn: Lsn::ZERO,
+        contra_side: None,
+        currency: new.currency,
+    }
+}
+
+/// Which of these accounts and cards a bank has already, and its highest account number.
+#[derive(Debug, Default)]
+pub struct ExistingNames {
+    /// Accounts that exist.
+    pub accounts: HashSet<AccountId>,
+    /// Cards that exist.
+    pub cards: HashSet<CardNumber>,
+    /// The highest account number in use, 0 if there is none.
+    pub highest_account: u64,
+}
+
+/// Looks up which of these accounts and cards a bank has already.
+///
+/// # Errors
+/// [`BankFileError`].
+pub fn existing_names<'a>(
+    path: &Path,
+    accounts: impl Iterator<Item = AccountId>,
+    cards: impl Iterator<Item = &'a CardNumber>,
+) -> Result<ExistingNames, BankFileError> {
+    let connection = connect(path, Access::ReadOnly)?;
+    (|| {
+        let mut account_exists = connection.prepare("SELECT 1 FROM accounts WHERE account = ?1")?;
+        let mut card_exists = connection.prepare("SELECT 1 FROM cards WHERE card = ?1")?;
+        let highest: Option<i64> = connection.query_row("SELECT max(account) FROM accounts", [], |row| row.get(0))?;
+        let mut names = ExistingNames { highest_account: highest.unwrap_or(0).unsigned_abs(), ..Default::default() };
+        for account in accounts {
+            if account_exists.query_row([account.get() as i64], |_| Ok(())).optional()?.is_some() {
+                names.accounts.insert(account);
+            }
+        }
+        for card in cards {
+            if card_exists.query_row([card.as_str()], |_| Ok(())).optional()?.is_some() {
+                names.cards.insert(card.clone());
+            }
+        }
+        Ok(names)
+    })()
+    .map_err(BankFileError::sqlite("looking up accounts and cards"))
+}

@@ -1,0 +1,182 @@
+//! The bank file: one SQLite database that holds accounts, cards, terminals and the journal.
+//!
+//! Its format is described in `data/README.md`. This module knows SQL; nothing outside it does. It promises
+//! that a commit that returned is on disk, that opening serves only what is on disk, and that a failure is
+//! told and never papered over. It does not decide anything about money.
+
+mod create;
+mod open;
+mod reader;
+mod rows;
+mod schema;
+mod verify;
+mod writer;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+pub use create::{CardSecurity, ExistingNames, NewAccount, NewCard, append_to_bank, create_bank, existing_names};
+pub(crate) use open::{OpenedBank, open_bank};
+pub use reader::{StatementLine, read_statement};
+pub(crate) use reader::Readers;
+pub use verify::{CurrencyTotals, Proof, verify};
+pub(crate) use writer::BankFileWriter;
+
+use crate::limits::BANK_FILE_BUSY_WAIT;
+
+/// What can be wrong with a bank file or the disk under it.
+#[derive(Debug, thiserror::Error)]
+pub enum BankFileError {
+    /// SQLite or the disk failed.
+    #[error("{doing}: {source}")]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// A file operation beside SQLite failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// On which file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// There is no such file.
+    #[error("there is no bank file {}: make one with \"atm-server load\" or \"atm-server generate\"", .0.display())]
+    Missing(PathBuf),
+    /// There is one already.
+    #[error("the bank file {} exists: --append adds to it, --replace makes a new one in its place", .0.display())]
+    Exists(PathBuf),
+    /// The file is something else.
+    #[error("{} is no bank file", .0.display())]
+    Foreign(PathBuf),
+    /// The file is of another version.
+    #[error("the bank file {} has version {found}, and this program knows only version {}: use the program that wrote it", path.display(), schema::VERSION)]
+    Version {
+        /// Which file.
+        path: PathBuf,
+        /// The version that it names.
+        found: i64,
+    },
+    /// Another process has the bank.
+    #[error("the bank file {} is in use by another atm-server: stop that one first", .0.display())]
+    InUse(PathBuf),
+    /// Another process reads the file and keeps its write-ahead log from being emptied.
+    #[error("another program is reading the bank file {}: close it and start again", .0.display())]
+    BeingRead(PathBuf),
+    /// The peppers are not those that the bank's PINs were hashed with.
+    #[error(transparent)]
+    Pin(Box<crate::pin::PinError>),
+    /// The contents contradict themselves.
+    #[error("the bank file is damaged: {what}; \"atm-server verify\" tells more")]
+    Damaged {
+        /// How.
+        what: String,
+    },
+}
+
+impl BankFileError {
+    /// For `map_err`: SQLite failed while `doing` something.
+    fn sqlite(doing: &'static str) -> impl Fn(rusqlite::Error) -> BankFileError {
+        move |source| BankFileError::Sqlite { doing, source }
+    }
+
+    /// For `map_err`: the operating system failed at `path`.
+    fn io(path: &Path) -> impl Fn(io::Error) -> BankFileError {
+        move |source| BankFileError::Io { path: path.to_owned(), source }
+    }
+
+    fn damaged(what: impl Into<String>) -> BankFileError {
+        BankFileError::Damaged { what: what.into() }
+    }
+}
+
+/// The path of the file that belongs to a bank file and has its name with `extension` added.
+pub fn beside(bank: &Path, extension: &str) -> PathBuf {
+    bank.with_added_extension(extension)
+}
+
+/// Makes the creation or renaming of `path` durable.
+pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+/// The advisory lock that keeps a second server or loader from a bank file. It lies beside the file, since
+/// SQLite's own locks are released whenever any descriptor of the database is closed.
+#[derive(Debug)]
+pub struct BankLock {
+    _file: File,
+}
+
+impl BankLock {
+    /// Takes the lock, or says at once that somebody has it.
+    ///
+    /// # Errors
+    /// [`BankFileError::InUse`], or [`BankFileError::Io`] if the lock file cannot be made.
+    pub fn take(bank: &Path) -> Result<BankLock, BankFileError> {
+        let path = beside(bank, "lock");
+        let io = BankFileError::io(&path);
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(&io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(BankLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(BankFileError::InUse(bank.to_owned())),
+            Err(TryLockError::Error(error)) => Err(io(error)),
+        }
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// Opens a connection to an existing bank file and sets it up as the module promises.
+fn connect(path: &Path, access: Access) -> Result<Connection, BankFileError> {
+    if !path.exists() {
+        return Err(BankFileError::Missing(path.to_owned()));
+    }
+    // A reader too is opened for writing, since SQLite must be able to read a log that a killed process left;
+    // `query_only` then keeps it from changing anything.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let sqlite = BankFileError::sqlite("opening the bank file");
+    let connection = Connection::open_with_flags(path, flags).map_err(&sqlite)?;
+    (|| {
+        connection.busy_timeout(BANK_FILE_BUSY_WAIT)?;
+        // Closing must not write: after a failed commit nothing may, and otherwise the end is written in order.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.pragma_update(None, "query_only", access == Access::ReadOnly)
+    })()
+    .map_err(&sqlite)?;
+    check_format(&connection, path)?;
+    Ok(connection)
+}
+
+fn check_format(connection: &Connection, path: &Path) -> Result<(), BankFileError> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let application = match number("application_id") {
+        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == rusqlite::ErrorCode::NotADatabase => {
+            return Err(BankFileError::Foreign(path.to_owned()));
+        }
+        other => other.map_err(BankFileError::sqlite("reading the bank file's heading"))?,
+    };
+    if application != schema::APPLICATION_ID {
+        return Err(BankFileError::Foreign(path.to_owned()));
+    }
+    match number("user_version").map_err(BankFileError::sqlite("reading the bank file's version"))? {
+        schema::VERSION => Ok(()),
+        found => Err(BankFileError::Version { path: path.to_owned(), found }),
+    }
+}

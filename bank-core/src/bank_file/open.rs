@@ -1,0 +1,168 @@
+//! Opening: recover, make durable what a killed process left, load, replay.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use rusqlite::Connection;
+use rusqlite::wal::CheckpointMode;
+
+use super::rows::{Totals, add_to_totals, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals};
+use super::schema::{ACCOUNT_COLUMNS, JOURNAL_COLUMNS};
+use super::{Access, BankFileError, BankLock, connect};
+use crate::account::{Account, AccountChange};
+use crate::ids::{AccountId, Lsn, TerminalId};
+use crate::pin::{Peppers, PinProfile};
+use crate::shared_cell::SharedCell;
+
+/// All accounts, each in a cell of its own.
+pub(crate) type Accounts = DashMap<AccountId, Arc<SharedCell<Account>>>;
+
+/// A bank file that is ready to be served.
+pub(crate) struct OpenedBank {
+    pub(crate) lock: BankLock,
+    pub(super) connection: Connection,
+    pub(crate) accounts: Accounts,
+    pub(crate) last_lsn: Lsn,
+    pub(super) checkpoint_lsn: Lsn,
+    pub(super) totals: Totals,
+    /// What the journal says and the `accounts` table does not say yet.
+    pub(super) dirty: HashMap<AccountId, AccountChange>,
+    pub(crate) pin_profile: PinProfile,
+    pub(crate) terminals: Vec<TerminalId>,
+}
+
+/// Locks the bank file, makes all that it holds durable, and brings every account up to the newest row.
+pub(crate) fn open_bank(path: &Path, peppers: &Peppers) -> Result<OpenedBank, BankFileError> {
+    let lock = BankLock::take(path)?;
+    let connection = connect(path, Access::ReadWrite)?;
+    make_durable(&connection, path)?;
+    check_peppers(&connection, peppers)?;
+    let accounts = load_accounts(&connection)?;
+    let mut opened = OpenedBank {
+        lock,
+        accounts,
+        last_lsn: read_last_lsn(&connection)?,
+        checkpoint_lsn: read_checkpoint_lsn(&connection)?,
+        totals: read_totals(&connection)?,
+        dirty: HashMap::new(),
+        pin_profile: read_pin_profile(&connection)?,
+        terminals: read_terminals(&connection)?,
+        connection,
+    };
+    opened.replay()?;
+    Ok(opened)
+}
+
+/// Rows that a killed process wrote but did not sync are in SQLite's log and readable, yet a power cut could
+/// still take them: copying the log into the database syncs both, and emptying it proves that all was copied.
+pub(super) fn make_durable(connection: &Connection, path: &Path) -> Result<(), BankFileError> {
+    match connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE) {
+        Ok(_) => Ok(()),
+        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == rusqlite::ErrorCode::DatabaseBusy => {
+            Err(BankFileError::BeingRead(path.to_owned()))
+        }
+        Err(error) => Err(BankFileError::sqlite("making the bank file durable")(error)),
+    }
+}
+
+fn load_accounts(connection: &Connection) -> Result<Accounts, BankFileError> {
+    let sqlite = BankFileError::sqlite("loading the accounts");
+    let count: i64 =
+        connection.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0)).map_err(&sqlite)?;
+    let accounts = Accounts::with_capacity(usize::try_from(count).unwrap_or(0));
+    let mut select = connection.prepare(&format!("SELECT {ACCOUNT_COLUMNS} FROM accounts")).map_err(&sqlite)?;
+    let mut found = select.query([]).map_err(&sqlite)?;
+    while let Some(columns) = found.next().map_err(&sqlite)? {
+        let account = read_account(columns)?;
+        accounts.insert(account.id, Arc::new(SharedCell::new(account)));
+    }
+    Ok(accounts)
+}
+
+/// That the peppers are those that the cards' PINs were hashed with.
+pub(super) fn check_peppers(connection: &Connection, peppers: &Peppers) -> Result<(), BankFileError> {
+    let sqlite = BankFileError::sqlite("reading the peppers' proofs");
+    let mut select = connection.prepare("SELECT pepper_id, proof FROM peppers").map_err(&sqlite)?;
+    let mut found = select.query([]).map_err(&sqlite)?;
+    while let Some(columns) = found.next().map_err(&sqlite)? {
+        let (id, proof): (u32, String) = (columns.get(0).map_err(&sqlite)?, columns.get(1).map_err(&sqlite)?);
+        peppers.check(id, &proof).map_err(|error| BankFileError::Pin(Box::new(error)))?;
+    }
+    Ok(())
+}
+
+fn read_terminals(connection: &Connection) -> Result<Vec<TerminalId>, BankFileError> {
+    let sqlite = BankFileError::sqlite("reading the terminals");
+    let mut select = connection.prepare("SELECT terminal FROM terminals").map_err(&sqlite)?;
+    let mut found = select.query([]).map_err(&sqlite)?;
+    let mut terminals = Vec::new();
+    while let Some(columns) = found.next().map_err(&sqlite)? {
+        let name: String = columns.get(0).map_err(&sqlite)?;
+        let terminal = TerminalId::new(&name);
+        terminals.push(terminal.map_err(|_| BankFileError::damaged(format!("impossible terminal \"{name}\"")))?);
+    }
+    Ok(terminals)
+}
+
+fn read_pin_profile(connection: &Connection) -> Result<PinProfile, BankFileError> {
+    let name: String = connection
+        .query_row("SELECT pin_profile FROM bank", [], |row| row.get(0))
+        .map_err(BankFileError::sqlite("reading the bank's settings"))?;
+    PinProfile::from_name(&name).ok_or_else(|| BankFileError::damaged(format!("unknown PIN profile \"{name}\"")))
+}
+
+impl OpenedBank {
+    /// Copies the outcomes of the rows since the checkpoint into the accounts that do not have them yet.
+    fn replay(&mut self) -> Result<(), BankFileError> {
+        let sqlite = BankFileError::sqlite("replaying the journal");
+        let mut select = self
+            .connection
+            .prepare(&format!("SELECT {JOURNAL_COLUMNS} FROM journal WHERE lsn > ?1 ORDER BY lsn"))
+            .map_err(&sqlite)?;
+        let mut found = select.query([self.checkpoint_lsn.get() as i64]).map_err(&sqlite)?;
+        let mut expected = self.checkpoint_lsn;
+        while let Some(columns) = found.next().map_err(&sqlite)? {
+            let row = read_row(columns, |id| Some(self.accounts.get(&id)?.read(|account| account.currency)))?;
+            expected = expected.next();
+            if row.lsn != expected {
+                return Err(BankFileError::damaged(format!("journal row {expected} is missing")));
+            }
+            add_to_totals(&mut self.totals, &row);
+            for (id, change) in row.changes() {
+                let prev_lsn = row.seen_from(id).map_or(Lsn::ZERO, |(_, _, prev_lsn)| prev_lsn);
+                if apply(&self.accounts, id, prev_lsn, &change)? {
+                    self.dirty.entry(id).and_modify(|older| *older = older.then(change)).or_insert(change);
+                }
+            }
+        }
+        if expected != self.last_lsn {
+            return Err(BankFileError::damaged(format!(
+                "the checkpoint is at row {expected}, the journal ends at row {}",
+                self.last_lsn
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Applies a change unless the account has it already. Gives whether it did.
+fn apply(accounts: &Accounts, id: AccountId, prev_lsn: Lsn, change: &AccountChange) -> Result<bool, BankFileError> {
+    let cell = accounts
+        .get(&id)
+        .ok_or_else(|| BankFileError::damaged(format!("journal row {} pays the unknown account {id}", change.lsn)))?;
+    cell.write(|account| {
+        if change.lsn <= account.last_lsn {
+            return Ok(false);
+        }
+        if prev_lsn != account.last_lsn {
+            return Err(BankFileError::damaged(format!(
+                "journal row {} follows row {prev_lsn} of account {id}, whose newest row is {}",
+                change.lsn, account.last_lsn
+            )));
+        }
+        account.apply(change);
+        Ok(true)
+    })
+}

@@ -1,0 +1,190 @@
+//! Reading the bank file while it is served, and without a server: cards at login, and statements.
+
+use std::path::{Path, PathBuf};
+
+use parking_lot::{Condvar, Mutex};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows::{account_id, card_status, read_account, read_row};
+use super::schema::{ACCOUNT_COLUMNS, JOURNAL_COLUMNS};
+use super::{Access, BankFileError, connect};
+use crate::account::Account;
+use crate::card::{Card, CardState};
+use crate::ids::{AccountId, CardNumber, Lsn};
+use crate::limits::READER_CONNECTIONS;
+use crate::money::{Currency, Money};
+use crate::row::Row;
+
+/// One line of an account's statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatementLine {
+    /// The journal row.
+    pub row: Row,
+    /// What it added to the account; what it would have added, if it was declined.
+    pub amount: Money,
+    /// The account's balance after it.
+    pub balance: Money,
+}
+
+/// A bounded number of connections that read; who finds none free waits.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    path: PathBuf,
+    state: Mutex<ReaderState>,
+    returned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct ReaderState {
+    idle: Vec<Connection>,
+    open: usize,
+}
+
+impl Readers {
+    pub(crate) fn new(path: &Path) -> Readers {
+        Readers { path: path.to_owned(), state: Mutex::default(), returned: Condvar::new() }
+    }
+
+    /// The card with that number, as of the newest commit.
+    pub(crate) fn card(&self, number: &CardNumber) -> Result<Option<Card>, BankFileError> {
+        self.with(|connection| read_card(connection, number))
+    }
+
+    /// The rows of an account from `newest` back, at most `lines` of them, newest first.
+    pub(crate) fn statement(
+        &self,
+        account: AccountId,
+        currency: Currency,
+        newest: Lsn,
+        lines: usize,
+    ) -> Result<Vec<StatementLine>, BankFileError> {
+        self.with(|connection| walk_chain(connection, account, currency, newest, lines))
+    }
+
+    /// Ends all connections that are idle: for closing the bank.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.open -= state.idle.len();
+        state.idle.clear();
+    }
+
+    fn with<R>(&self, read: impl FnOnce(&Connection) -> Result<R, BankFileError>) -> Result<R, BankFileError> {
+        let connection = self.take()?;
+        let result = read(&connection);
+        self.state.lock().idle.push(connection);
+        self.returned.notify_one();
+        result
+    }
+
+    fn take(&self) -> Result<Connection, BankFileError> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(connection) = state.idle.pop() {
+                return Ok(connection);
+            }
+            if state.open < READER_CONNECTIONS {
+                state.open += 1;
+                break;
+            }
+            self.returned.wait(&mut state);
+        }
+        drop(state);
+        connect(&self.path, Access::ReadOnly).inspect_err(|_| {
+            self.state.lock().open -= 1;
+            self.returned.notify_one();
+        })
+    }
+}
+
+fn read_card(connection: &Connection, number: &CardNumber) -> Result<Option<Card>, BankFileError> {
+    let sqlite = BankFileError::sqlite("reading a card");
+    let mut select = connection
+        .prepare_cached("SELECT holder, account, pin_hash, pepper_id, tries, status FROM cards WHERE card = ?1")
+        .map_err(&sqlite)?;
+    let mut found = select.query([number.as_str()]).map_err(&sqlite)?;
+    let Some(columns) = found.next().map_err(&sqlite)? else { return Ok(None) };
+    let bad = |column| BankFileError::damaged(format!("card {number} has an impossible {column}"));
+    let status: String = columns.get(5).map_err(&sqlite)?;
+    Ok(Some(Card {
+        number: number.clone(),
+        holder: columns.get(0).map_err(&sqlite)?,
+        account: account_id(columns.get(1).map_err(&sqlite)?).ok_or_else(|| bad("account"))?,
+        pin_hash: columns.get(2).map_err(&sqlite)?,
+        pepper_id: columns.get(3).map_err(|_| bad("pepper_id"))?,
+        state: CardState {
+            tries: columns.get(4).map_err(|_| bad("number of tries"))?,
+            status: card_status(&status).ok_or_else(|| bad("status"))?,
+        },
+    }))
+}
+
+/// Follows an account's chain of rows back from `newest`.
+fn walk_chain(
+    connection: &Connection,
+    account: AccountId,
+    currency: Currency,
+    newest: Lsn,
+    lines: usize,
+) -> Result<Vec<StatementLine>, BankFileError> {
+    let sqlite = BankFileError::sqlite("reading a statement");
+    let mut select = connection
+        .prepare_cached(&format!("SELECT {JOURNAL_COLUMNS} FROM journal WHERE lsn = ?1"))
+        .map_err(&sqlite)?;
+    let mut statement = Vec::new();
+    let mut lsn = newest;
+    while lsn > Lsn::ZERO && statement.len() < lines {
+        let broken = || BankFileError::damaged(format!("the chain of account {account} breaks at row {lsn}"));
+        let mut found = select.query([lsn.get() as i64]).map_err(&sqlite)?;
+        let columns = found.next().map_err(&sqlite)?.ok_or_else(broken)?;
+        let row = read_row(columns, |_| Some(currency))?;
+        let (amount, balance, prev_lsn) = row.seen_from(account).ok_or_else(broken)?;
+        if prev_lsn >= lsn {
+            return Err(broken());
+        }
+        statement.push(StatementLine { row, amount, balance });
+        lsn = prev_lsn;
+    }
+    Ok(statement)
+}
+
+/// An account's statement straight from the file, whether or not the bank is being served: the account as of
+/// its newest row, and its newest rows, at most `lines` of them, newest first. `None` if there is no such account.
+///
+/// # Errors
+/// [`BankFileError`].
+pub fn read_statement(
+    path: &Path,
+    account: AccountId,
+    lines: usize,
+) -> Result<Option<(Account, Vec<StatementLine>)>, BankFileError> {
+    let sqlite = BankFileError::sqlite("reading a statement");
+    let mut connection = connect(path, Access::ReadOnly)?;
+    let snapshot = connection.transaction().map_err(&sqlite)?;
+    let Some(mut found) = read_one_account(&snapshot, account)? else { return Ok(None) };
+    // The `accounts` table may lag behind the journal: look among the rows since for newer ones of this account.
+    let mut select = snapshot
+        .prepare(&format!(
+            "SELECT {JOURNAL_COLUMNS} FROM journal
+             WHERE lsn > ?1 AND (account = ?2 OR (contra = ?2 AND contra_prev_lsn IS NOT NULL)) ORDER BY lsn"
+        ))
+        .map_err(&sqlite)?;
+    let mut newer = select.query(params![found.last_lsn.get() as i64, account.get() as i64]).map_err(&sqlite)?;
+    while let Some(columns) = newer.next().map_err(&sqlite)? {
+        let row = read_row(columns, |_| Some(found.currency))?;
+        row.changes().filter(|&(id, _)| id == account).for_each(|(_, change)| found.apply(&change));
+    }
+    let lines = walk_chain(&snapshot, account, found.currency, found.last_lsn, lines)?;
+    Ok(Some((found, lines)))
+}
+
+fn read_one_account(connection: &Connection, account: AccountId) -> Result<Option<Account>, BankFileError> {
+    connection
+        .query_row(
+            &format!("SELECT {ACCOUNT_COLUMNS} FROM accounts WHERE account = ?1"),
+            [account.get() as i64],
+            |columns| Ok(read_account(columns)),
+        )
+        .optional()
+        .map_err(BankFileError::sqlite("reading an account"))?
+        .transpose()
+}

@@ -1,0 +1,396 @@
+//! Proving that the books balance: the whole journal is added up again and compared with what is stored.
+//!
+//! This shares the reading of rows with the rest, but not the arithmetic: balances, chains and totals are
+//! computed here from the amounts alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::rows::{Totals, read_account, read_checkpoint_lsn, read_row, read_totals};
+use super::schema::{ACCOUNT_COLUMNS, JOURNAL_COLUMNS};
+use super::{Access, BankFileError, connect};
+use crate::account::Account;
+use crate::ids::{AccountId, Lsn};
+use crate::money::{Currency, Money};
+use crate::row::{Contra, ContraSide, Kind, Outcome, Row, SystemAccount, SystemLedger};
+use crate::time::{BusinessDate, Timestamp};
+
+/// What [`verify`] found. The books balance if there are no problems.
+#[derive(Debug)]
+pub struct Proof {
+    /// The newest row.
+    pub lsn: Lsn,
+    /// How many accounts there are.
+    pub accounts: usize,
+    /// How many cards there are.
+    pub cards: u64,
+    /// The trial balance of each currency.
+    pub currencies: BTreeMap<Currency, CurrencyTotals>,
+    /// What is wrong, the first [`Proof::MAX_PROBLEMS`] of it.
+    pub problems: Vec<String>,
+    /// How many problems there are in all.
+    pub problem_count: u64,
+}
+
+/// One currency's trial balance, in minor units. All of it together is zero if the books balance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CurrencyTotals {
+    /// What the bank owes its customers.
+    pub customers: i128,
+    /// The cash in terminals, negative.
+    pub cash: i128,
+    /// What accounts were opened with, negative.
+    pub opening: i128,
+}
+
+impl CurrencyTotals {
+    /// The sum of all accounts: zero if the books balance.
+    pub fn sum(&self) -> i128 {
+        self.customers + self.cash + self.opening
+    }
+}
+
+impl Proof {
+    /// How many problems are described one by one.
+    pub const MAX_PROBLEMS: usize = 20;
+
+    /// Whether nothing is wrong.
+    pub fn holds(&self) -> bool {
+        self.problem_count == 0
+    }
+
+    fn problem(&mut self, problem: impl fmt::Display) {
+        self.problem_count += 1;
+        if self.problems.len() < Proof::MAX_PROBLEMS {
+            self.problems.push(problem.to_string());
+        }
+    }
+}
+
+impl fmt::Display for Proof {
+    /// The one-line proof.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.holds() {
+            return write!(f, "the books do not balance: {} problems", self.problem_count);
+        }
+        write!(f, "the books balance: {} accounts, {} cards, {} journal rows", self.accounts, self.cards, self.lsn)?;
+        for (currency, totals) in &self.currencies {
+            let show = |sum: i128| match i64::try_from(sum) {
+                Ok(minor) => currency.format(Money::from_minor(minor)),
+                Err(_) => format!("{sum} minor units"),
+            };
+            let (customers, cash, opening) = (show(totals.customers), show(totals.cash), show(totals.opening));
+            write!(f, "; {currency}: customers {customers} + cash {cash} + opening {opening} = 0")?;
+        }
+        Ok(())
+    }
+}
+
+/// An account as the journal alone tells it.
+struct Ledger {
+    stored: Account,
+    balance: i128,
+    last_lsn: Lsn,
+    last_time: Timestamp,
+    business_date: BusinessDate,
+    withdrawn: i128,
+    rows: u64,
+    /// Whether the row was met that the stored account is as of.
+    met_stored: bool,
+}
+
+/// Reads the whole bank file in one snapshot, also while it is being served, and checks that
+///
+/// - journal rows are dense in Lsn, and each is chained to the same account's previous one;
+/// - each balance is the previous one plus the amount, or unchanged where the row is declined;
+/// - an account's time and business date never run backwards;
+/// - every stored account is as the journal had it at the row that it names, and no older than the checkpoint;
+/// - the bank's own accounts are what the rows up to the checkpoint add up to;
+/// - all accounts together are zero in each currency;
+/// - every card opens an account that exists.
+///
+/// # Errors
+/// If the file cannot be read. What is wrong with its contents is in the [`Proof`].
+pub fn verify(path: &Path) -> Result<Proof, BankFileError> {
+    let mut connection = connect(path, Access::ReadOnly)?;
+    let snapshot = connection.transaction().map_err(BankFileError::sqlite("taking a snapshot"))?;
+    let mut proof = Proof {
+        lsn: Lsn::ZERO,
+        accounts: 0,
+        cards: 0,
+        currencies: BTreeMap::new(),
+        problems: Vec::new(),
+        problem_count: 0,
+    };
+    check_pages(&snapshot, &mut proof)?;
+    let mut ledgers = read_ledgers(&snapshot, &mut proof)?;
+    let checkpoint = read_checkpoint_lsn(&snapshot)?;
+    let stored_totals = read_totals(&snapshot)?;
+    let totals = add_up_journal(&snapshot, &mut ledgers, checkpoint, &stored_totals, &mut proof)?;
+    check_accounts(&ledgers, &mut proof);
+    check_trial_balance(&ledgers, &totals, &mut proof);
+    check_cards(&snapshot, &mut proof)?;
+    proof.accounts = ledgers.len();
+    Ok(proof)
+}
+
+fn check_pages(snapshot: &Connection, proof: &mut Proof) -> Result<(), BankFileError> {
+    let sqlite = BankFileError::sqlite("checking the file's pages");
+    let mut check = snapshot.prepare("PRAGMA quick_check(20)").map_err(&sqlite)?;
+    let mut found = check.query([]).map_err(&sqlite)?;
+    while let Some(columns) = found.next().map_err(&sqlite)? {
+        let line: String = columns.get(0).map_err(&sqlite)?;
+        if line != "ok" {
+            proof.problem(line);
+        }
+    }
+    Ok(())
+}
+
+fn read_ledgers(snapshot: &Connection, proof: &mut Proof) -> Result<HashMap<AccountId, Ledger>, BankFileError> {
+    let sqlite = BankFileError::sqlite("reading the accounts");
+    let mut select = snapshot.prepare(&format!("SELECT {ACCOUNT_COLUMNS} FROM accounts")).map_err(&sqlite)?;
+    let mut found = select.query([]).map_err(&sqlite)?;
+    let mut ledgers = HashMap::new();
+    while let Some(columns) = found.next().map_err(&sqlite)? {
+        match read_account(columns) {
+            Ok(stored) => {
+                let ledger = Ledger {
+                    stored,
+                    balance: 0,
+                    last_lsn: Lsn::ZERO,
+                    last_time: Timestamp::default(),
+                    business_date: BusinessDate::default(),
+                    withdrawn: 0,
+                    rows: 0,
+                    met_stored: false,
+                };
+                ledgers.insert(ledger.stored.id, ledger);
+            }
+            Err(error) => proof.problem(error),
+        }
+    }
+    Ok(ledgers)
+}
+
+/// Adds up the journal from its beginning. Gives the totals of the bank's own accounts at its end.
+fn add_up_journal(
+    snapshot: &Connection,
+    ledgers: &mut HashMap<AccountId, Ledger>,
+    checkpoint: Lsn,
+    stored_totals: &Totals,
+    proof: &mut Proof,
+) -> Result<Totals, BankFileError> {
+    let sqlite = BankFileError::sqlite("reading the journal");
+    let mut select =
+        snapshot.prepare(&format!("SELECT {JOURNAL_COLUMNS} FROM journal ORDER BY lsn")).map_err(&sqlite)?;
+    let mut found = select.query([]).map_err(&sqlite)?;
+    let mut totals = Totals::new();
+    let mut checkpoint_met = checkpoint == Lsn::ZERO;
+    while let Some(columns) = found.next().map_err(&sqlite)? {
+        let row = match read_row(columns, |id| ledgers.get(&id).map(|ledger| ledger.stored.currency)) {
+            Ok(row) => row,
+            Err(error) => {
+                proof.problem(error);
+                proof.lsn = proof.lsn.next();
+                continue;
+            }
+        };
+        if row.lsn != proof.lsn.next() {
+            proof.problem(format!("journal row {} follows row {}: rows between are missing", row.lsn, proof.lsn));
+        }
+        proof.lsn = row.lsn;
+        add_row(&row, ledgers, &mut totals, checkpoint, proof);
+        if row.lsn == checkpoint {
+            checkpoint_met = true;
+            check_totals(&totals, stored_totals, checkpoint, proof);
+        }
+    }
+    if !checkpoint_met {
+        proof.problem(format!("the checkpoint names row {checkpoint}, which does not exist"));
+    }
+    Ok(totals)
+}
+
+fn add_row(
+    row: &Row,
+    ledgers: &mut HashMap<AccountId, Ledger>,
+    totals: &mut Totals,
+    checkpoint: Lsn,
+    proof: &mut Proof,
+) {
+    let lsn = row.lsn;
+    let approved = row.outcome == Outcome::Approved;
+    let amount = i128::from(row.amount.minor());
+    let payee = match row.contra {
+        Contra::Account(payee) => Some(payee),
+        Contra::System(system) => {
+            if approved {
+                let terminal = row.terminal.filter(|_| system == SystemAccount::Cash);
+                *totals.entry(SystemLedger { account: system, currency: row.currency, terminal }).or_default() -= amount;
+            }
+            None
+        }
+    };
+    let sign_fits = match row.kind {
+        Kind::Deposit => amount > 0 && row.contra == Contra::System(SystemAccount::Cash),
+        Kind::Withdrawal => amount < 0 && row.contra == Contra::System(SystemAccount::Cash),
+        Kind::Transfer => amount < 0 && payee.is_some(),
+        Kind::Opening => amount >= 0 && approved && row.contra == Contra::System(SystemAccount::Opening),
+    };
+    if !sign_fits {
+        proof.problem(format!("journal row {lsn}: amount {amount} and contra do not fit a {}", row.kind.name()));
+    }
+    if row.contra_side.is_some() != (approved && payee.is_some()) {
+        proof.problem(format!("journal row {lsn}: a payee's side is there exactly in approved transfers"));
+    }
+    if let Some(ledger) = ledgers.get_mut(&row.account) {
+        if (row.kind == Kind::Opening) != (ledger.rows == 0) {
+            proof.problem(format!("journal row {lsn}: an account's first row, and no other, is its opening"));
+        }
+        let change = if approved { amount } else { 0 };
+        let cash_out = if row.kind == Kind::Withdrawal { -change } else { 0 };
+        let side = Side { id: row.account, change, cash_out, balance: row.balance, prev_lsn: row.prev_lsn };
+        ledger.add(row, &side, checkpoint, proof);
+    }
+    if let (Some(payee), Some(side)) = (payee, row.contra_side) {
+        match ledgers.get_mut(&payee) {
+            Some(ledger) if ledger.stored.currency == row.currency => {
+                let ContraSide { balance, prev_lsn } = side;
+                let side = Side { id: payee, change: -amount, cash_out: 0, balance, prev_lsn };
+                ledger.add(row, &side, checkpoint, proof);
+            }
+            Some(_) => proof.problem(format!("journal row {lsn} pays account {payee} in another currency")),
+            None => proof.problem(format!("journal row {lsn} pays the unknown account {payee}")),
+        }
+    }
+}
+
+/// One side of a row.
+struct Side {
+    id: AccountId,
+    /// What the row adds to the account.
+    change: i128,
+    /// What of it was withdrawn in cash.
+    cash_out: i128,
+    /// The balance that the row says the account has afterwards.
+    balance: Money,
+    /// The row that it says was the account's previous one.
+    prev_lsn: Lsn,
+}
+
+impl Ledger {
+    /// Adds one side of a row, and compares what it says of itself.
+    fn add(&mut self, row: &Row, side: &Side, checkpoint: Lsn, proof: &mut Proof) {
+        let (lsn, Side { id, change, balance, prev_lsn, .. }) = (row.lsn, side);
+        if *prev_lsn != self.last_lsn {
+            proof.problem(format!(
+                "journal row {lsn} names row {prev_lsn} as the previous one of account {id}, which is row {}",
+                self.last_lsn
+            ));
+        }
+        let balance = i128::from(balance.minor());
+        if balance != self.balance + change {
+            proof.problem(format!(
+                "journal row {lsn}: account {id} had {}, the row adds {change}, but says {balance} afterwards (minor units)",
+                self.balance
+            ));
+        }
+        if row.moment.time < self.last_time || row.moment.date < self.business_date {
+            proof.problem(format!("journal row {lsn}: time runs backwards for account {id}"));
+        }
+        if lsn > self.stored.last_lsn && lsn <= checkpoint {
+            proof.problem(format!(
+                "account {id} is stored as of row {}, although the checkpoint at {checkpoint} includes its row {lsn}",
+                self.stored.last_lsn
+            ));
+        }
+        let withdrawn = if row.moment.date > self.business_date { 0 } else { self.withdrawn };
+        self.withdrawn = (withdrawn + side.cash_out).min(i128::from(i64::MAX));
+        // Go on from what the row says, so that one wrong row is one problem and not one for each row after it.
+        self.balance = balance;
+        self.last_lsn = lsn;
+        self.last_time = row.moment.time;
+        self.business_date = row.moment.date;
+        self.rows += 1;
+        if self.stored.last_lsn == lsn {
+            self.met_stored = true;
+            self.compare_stored(proof);
+        }
+    }
+
+    fn compare_stored(&self, proof: &mut Proof) {
+        let Account { id, last_lsn, .. } = self.stored;
+        let pairs = [
+            ("balance", i128::from(self.stored.balance.minor()), self.balance),
+            ("withdrawn", i128::from(self.stored.withdrawn.minor()), self.withdrawn),
+            ("time", i128::from(self.stored.last_time.millis()), i128::from(self.last_time.millis())),
+            ("business date", i128::from(self.stored.business_date.days()), i128::from(self.business_date.days())),
+        ];
+        for (what, stored, computed) in pairs {
+            if stored != computed {
+                proof.problem(format!(
+                    "account {id} is stored with {what} {stored}, but has {computed} as of journal row {last_lsn}"
+                ));
+            }
+        }
+    }
+}
+
+fn check_accounts(ledgers: &HashMap<AccountId, Ledger>, proof: &mut Proof) {
+    for Account { id, last_lsn, .. } in ledgers.values().filter(|l| !l.met_stored).map(|l| &l.stored) {
+        proof.problem(format!("account {id} is stored as of journal row {last_lsn}, which is not one of its rows"));
+    }
+}
+
+fn check_totals(totals: &Totals, stored: &Totals, checkpoint: Lsn, proof: &mut Proof) {
+    let ledgers = totals.keys().chain(stored.keys()).collect::<std::collections::BTreeSet<_>>();
+    for ledger in ledgers {
+        let (computed, stored) = (totals.get(ledger).unwrap_or(&0), stored.get(ledger).unwrap_or(&0));
+        if computed != stored {
+            let at = ledger.terminal.map(|terminal| format!(" at {terminal}")).unwrap_or_default();
+            proof.problem(format!(
+                "the bank's {} account in {}{at} is stored as {stored}, but the rows up to {checkpoint} add up to {computed}",
+                ledger.account.name(),
+                ledger.currency
+            ));
+        }
+    }
+}
+
+fn check_trial_balance(ledgers: &HashMap<AccountId, Ledger>, totals: &Totals, proof: &mut Proof) {
+    for ledger in ledgers.values() {
+        proof.currencies.entry(ledger.stored.currency).or_default().customers += ledger.balance;
+    }
+    for (ledger, total) in totals {
+        let currency = proof.currencies.entry(ledger.currency).or_default();
+        match ledger.account {
+            SystemAccount::Cash => currency.cash += total,
+            SystemAccount::Opening => currency.opening += total,
+        }
+    }
+    let unbalanced: Vec<_> =
+        proof.currencies.iter().filter(|(_, t)| t.sum() != 0).map(|(c, t)| (*c, t.sum())).collect();
+    for (currency, sum) in unbalanced {
+        proof.problem(format!("all accounts in {currency} add up to {sum} minor units instead of 0"));
+    }
+}
+
+fn check_cards(snapshot: &Connection, proof: &mut Proof) -> Result<(), BankFileError> {
+    let sqlite = BankFileError::sqlite("reading the cards");
+    let (cards, orphans): (i64, i64) = snapshot
+        .query_row(
+            "SELECT count(*), count(*) FILTER (WHERE account NOT IN (SELECT account FROM accounts)) FROM cards",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .map_err(&sqlite)?;
+    proof.cards = cards.unsigned_abs();
+    if orphans > 0 {
+        proof.problem(format!("{orphans} cards open accounts that do not exist"));
+    }
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! The journal's store: group commits, account checkpoints and WAL checkpoints.
+//!
+//! An *account checkpoint* brings the `accounts` table up to date with the journal, a slice of accounts at a
+//! time, inside commits that are made anyway. A *WAL checkpoint* copies SQLite's log into the database: the
+//! bulk from a second connection while commits go on, the rest briefly between two commits, so that the log
+//! starts over from its beginning and does not grow.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, ErrorCode, params};
+
+use super::rows::{Totals, add_to_totals, card_status_name, insert_row, insert_row_sql, write_checkpoint};
+use super::{Access, BankFileError, OpenedBank, connect};
+use crate::account::AccountChange;
+use crate::ids::{AccountId, Lsn};
+use crate::journal::{Batch, Store, Update};
+use crate::limits::{
+    ACCOUNT_CHECKPOINT_ROWS, ACCOUNT_CHECKPOINT_SLICE, BANK_FILE_BUSY_RETRIES, BANK_FILE_BUSY_WAIT, WAL_CHECKPOINT_BYTES,
+    WRITER_CACHE_BYTES,
+};
+
+/// Writes a bank file that [`super::open_bank`] opened.
+#[derive(Debug)]
+pub(crate) struct BankFileWriter {
+    connection: Connection,
+    last_lsn: Lsn,
+    /// Up to here every row is reflected in the `accounts` and `system_accounts` tables.
+    checkpoint_lsn: Lsn,
+    totals: Totals,
+    /// Accounts that changed since the account checkpoint that is under way, or since the last one.
+    dirty: HashMap<AccountId, AccountChange>,
+    flush: Option<Flush>,
+    wal: WalCheckpoints,
+}
+
+/// An account checkpoint under way.
+#[derive(Debug)]
+struct Flush {
+    /// What is still to be written, the lowest account last.
+    left: Vec<(AccountId, AccountChange)>,
+    /// The newest row when it began: the new mark, once all is written.
+    lsn: Lsn,
+    /// The bank's own totals as of that row.
+    totals: Totals,
+}
+
+impl BankFileWriter {
+    pub(crate) fn new(opened: OpenedBank, path: &Path) -> Result<(BankFileWriter, super::BankLock), BankFileError> {
+        let connection = opened.connection;
+        connection
+            .pragma_update(None, "cache_size", -(WRITER_CACHE_BYTES as i64 / 1024))
+            .map_err(BankFileError::sqlite("setting up the bank file"))?;
+        let writer = BankFileWriter {
+            wal: WalCheckpoints::start(path, &connection)?,
+            connection,
+            last_lsn: opened.last_lsn,
+            checkpoint_lsn: opened.checkpoint_lsn,
+            totals: opened.totals,
+            dirty: opened.dirty,
+            flush: None,
+        };
+        Ok((writer, opened.lock))
+    }
+
+    fn begin_flush(&mut self) {
+        let mut left: Vec<_> = std::mem::take(&mut self.dirty).into_iter().collect();
+        left.sort_unstable_by_key(|&(id, _)| std::cmp::Reverse(id));
+        self.flush = Some(Flush { left, lsn: self.last_lsn, totals: self.totals.clone() });
+    }
+
+    /// Writes the next accounts of the checkpoint under way into the open transaction, and its mark after the
+    /// last of them.
+    fn write_slice(&mut self, accounts: usize) -> rusqlite::Result<()> {
+        let Some(flush) = &mut self.flush else { return Ok(()) };
+        let slice = flush.left.split_off(flush.left.len().saturating_sub(accounts));
+        let mut update = self.connection.prepare_cached(
+            "UPDATE accounts SET balance = ?2, last_lsn = ?3, last_time = ?4, business_date = ?5,
+                 withdrawn = CASE WHEN business_date < ?5 THEN ?6
+                                  WHEN withdrawn > 9223372036854775807 - ?6 THEN 9223372036854775807
+                                  ELSE withdrawn + ?6 END
+             WHERE account = ?1 AND last_lsn < ?3",
+        )?;
+        for (id, change) in slice.into_iter().rev() {
+            let changed = update.execute(params![
+                id.get() as i64,
+                change.balance.minor(),
+                change.lsn.get() as i64,
+                change.moment.time.millis(),
+                change.moment.date.days(),
+                change.withdrawn.minor(),
+            ])?;
+            if changed != 1 {
+                return Err(rusqlite::Error::StatementChangedRows(changed));
+            }
+        }
+        if flush.left.is_empty() {
+            write_checkpoint(&self.connection, flush.lsn, &flush.totals)?;
+            self.checkpoint_lsn = flush.lsn;
+            self.flush = None;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &Batch, slice: usize) -> rusqlite::Result<()> {
+        {
+            let mut insert = self.connection.prepare_cached(&insert_row_sql())?;
+            for row in &batch.rows {
+                insert_row(&mut insert, row)?;
+            }
+        }
+        for update in &batch.updates {
+            write_update(&self.connection, update)?;
+        }
+        self.write_slice(slice)?;
+        self.connection.execute_batch("COMMIT")
+    }
+
+    fn commit_with_slice(&mut self, batch: &Batch, slice: usize) -> Result<(), BankFileError> {
+        begin(&self.connection)?;
+        for row in &batch.rows {
+            for (id, change) in row.changes() {
+                self.dirty.entry(id).and_modify(|older| *older = older.then(change)).or_insert(change);
+            }
+            add_to_totals(&mut self.totals, row);
+            self.last_lsn = row.lsn;
+        }
+        self.write(batch, slice).map_err(BankFileError::sqlite("committing to the bank file"))
+    }
+}
+
+impl Store for BankFileWriter {
+    fn commit(&mut self, batch: &Batch) -> Result<(), BankFileError> {
+        self.commit_with_slice(batch, ACCOUNT_CHECKPOINT_SLICE)
+    }
+
+    fn maintain(&mut self) -> Result<bool, BankFileError> {
+        if self.flush.is_none() && self.last_lsn.get() - self.checkpoint_lsn.get() >= ACCOUNT_CHECKPOINT_ROWS {
+            tracing::debug!(accounts = self.dirty.len(), lsn = %self.last_lsn, "account checkpoint begins");
+            self.begin_flush();
+        }
+        self.wal.maintain(&self.connection)?;
+        Ok(self.flush.is_some())
+    }
+
+    fn close(&mut self) -> Result<(), BankFileError> {
+        let nothing = Batch::default();
+        while self.flush.is_some() {
+            self.commit_with_slice(&nothing, usize::MAX)?;
+        }
+        if self.checkpoint_lsn < self.last_lsn {
+            self.begin_flush();
+            self.commit_with_slice(&nothing, usize::MAX)?;
+        }
+        self.wal.stop()?;
+        let sqlite = BankFileError::sqlite("finishing the bank file");
+        match self.connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE) {
+            Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::DatabaseBusy => {
+                // Nothing is lost: the next opening copies the log.
+                tracing::warn!("another program is reading the bank file: its write-ahead log stays beside it");
+                Ok(())
+            }
+            // Now the last connection that closes may remove the empty log.
+            Ok(_) => self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop),
+            Err(error) => Err(error),
+        }
+        .map_err(sqlite)
+    }
+}
+
+/// Begins a transaction. That another process holds the lock is the one failure that is tried again: nothing
+/// has been written yet.
+fn begin(connection: &Connection) -> Result<(), BankFileError> {
+    for _ in 0..BANK_FILE_BUSY_RETRIES {
+        match connection.execute_batch("BEGIN IMMEDIATE") {
+            Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::DatabaseBusy => {
+                tracing::warn!(
+                    waited = ?BANK_FILE_BUSY_WAIT,
+                    "another program is writing to the bank file and keeps every transaction waiting"
+                );
+            }
+            other => return other.map_err(BankFileError::sqlite("beginning a commit")),
+        }
+    }
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(BankFileError::sqlite("beginning a commit"))
+}
+
+fn write_update(connection: &Connection, update: &Update) -> rusqlite::Result<()> {
+    match update {
+        Update::Card { number, state, cell: _ } => connection
+            .prepare_cached("UPDATE cards SET tries = ?2, status = ?3 WHERE card = ?1")?
+            .execute(params![number.as_str(), state.tries, card_status_name(state.status)]),
+        Update::Terminal(terminal) => connection
+            .prepare_cached("INSERT OR IGNORE INTO terminals (terminal, registered) VALUES (?1, ?2)")?
+            .execute(params![terminal.id.as_str(), terminal.registered.millis()]),
+    }
+    .map(drop)
+}
+
+/// Keeps SQLite's log short.
+#[derive(Debug)]
+struct WalCheckpoints {
+    path: PathBuf,
+    page_bytes: u64,
+    copying: bool,
+    /// The log's size from which the next copy is worth while. After a copy that a reader kept from being
+    /// completed it is further away, so that it is not tried at every commit.
+    due_bytes: u64,
+    requests: Option<Sender<()>>,
+    results: Receiver<rusqlite::Result<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl WalCheckpoints {
+    fn start(path: &Path, connection: &Connection) -> Result<WalCheckpoints, BankFileError> {
+        let page_bytes: i64 = connection
+            .pragma_query_value(None, "page_size", |row| row.get(0))
+            .map_err(BankFileError::sqlite("reading the page size"))?;
+        let second = connect(path, Access::ReadWrite)?;
+        let (requests, requests_out) = channel();
+        let (results_in, results) = channel();
+        let thread = std::thread::Builder::new()
+            .name("wal-checkpoint".into())
+            .spawn(move || {
+                for () in requests_out {
+                    let copied = second.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE);
+                    if results_in.send(unless_busy(copied).map(drop)).is_err() {
+                        return;
+                    }
+                }
+            })
+            .expect("the operating system gives the log's copying its thread");
+        Ok(WalCheckpoints {
+            path: path.to_owned(),
+            page_bytes: page_bytes.unsigned_abs(),
+            copying: false,
+            due_bytes: WAL_CHECKPOINT_BYTES,
+            requests: Some(requests),
+            results,
+            thread: Some(thread),
+        })
+    }
+
+    fn maintain(&mut self, connection: &Connection) -> Result<(), BankFileError> {
+        let sqlite = BankFileError::sqlite("copying the write-ahead log");
+        if self.copying {
+            match self.results.try_recv() {
+                Ok(copied) => {
+                    copied.map_err(&sqlite)?;
+                    self.copying = false;
+                    self.start_over(connection).map_err(&sqlite)?;
+                }
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => {
+                    return Err(BankFileError::damaged("the thread that copies the write-ahead log has died"));
+                }
+            }
+        } else if self.log_bytes(connection).map_err(&sqlite)? >= self.due_bytes
+            && let Some(requests) = &self.requests
+        {
+            self.copying = requests.send(()).is_ok();
+        }
+        Ok(())
+    }
+
+    /// Copies what was committed during the bulk, and lets the log begin anew.
+    fn start_over(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        connection.busy_timeout(Duration::ZERO)?;
+        let restarted = unless_busy(connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::RESTART));
+        connection.busy_timeout(BANK_FILE_BUSY_WAIT)?;
+        self.due_bytes = if restarted?.is_some() {
+            WAL_CHECKPOINT_BYTES
+        } else {
+            let bytes = self.log_bytes(connection)?;
+            tracing::debug!(bytes, path = %self.path.display(), "a reader keeps the write-ahead log from starting over");
+            bytes + WAL_CHECKPOINT_BYTES
+        };
+        Ok(())
+    }
+
+    fn log_bytes(&self, connection: &Connection) -> rusqlite::Result<u64> {
+        let (pages, _) = connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::NOOP)?;
+        Ok(u64::try_from(pages).unwrap_or(0) * self.page_bytes)
+    }
+
+    fn stop(&mut self) -> Result<(), BankFileError> {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        self.results.try_iter().collect::<rusqlite::Result<()>>().map_err(BankFileError::sqlite("copying the write-ahead log"))
+    }
+}
+
+/// `None` where another connection was in the way, which is no failure of a checkpoint.
+fn unless_busy<T>(result: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
+    match result {
+        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::DatabaseBusy => Ok(None),
+        other => other.map(Some),
+    }
+}

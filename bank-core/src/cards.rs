@@ -1,0 +1,81 @@
+//! The cards in use: what logging in changes of them, in memory while anybody needs it.
+
+use std::sync::{Arc, Weak};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use crate::card::CardState;
+use crate::ids::CardNumber;
+use crate::shared_cell::SharedCell;
+
+/// A card's state, `None` until it was read from the bank file. Whoever finds none reads the file *after* it has
+/// the cell, so that what it reads is no older than the last update of an earlier cell: an update holds its
+/// cell until it is durable.
+pub(crate) type CardCell = SharedCell<Option<CardState>>;
+
+/// The one live cell of each card that is in use. A bank may have millions of cards; here are only those with
+/// a session, a login or an update under way.
+#[derive(Debug, Default)]
+pub(crate) struct Cards {
+    cells: DashMap<CardNumber, Weak<CardCell>>,
+    sweep_at: Mutex<usize>,
+}
+
+impl Cards {
+    /// Dead entries that are kept before they are swept out.
+    const SLACK: usize = 1024;
+
+    /// The card's cell: the live one, or a new one.
+    pub(crate) fn cell(&self, number: &CardNumber) -> Arc<CardCell> {
+        if let Some(cell) = self.cells.get(number).and_then(|cell| cell.upgrade()) {
+            return cell;
+        }
+        self.sweep();
+        let mut entry = self.cells.entry(number.clone()).or_default();
+        entry.upgrade().unwrap_or_else(|| {
+            let cell = Arc::default();
+            *entry = Arc::downgrade(&cell);
+            cell
+        })
+    }
+
+    /// Drops the entries of cells that are no more, once there may be as many of them as live ones.
+    fn sweep(&self) {
+        let mut sweep_at = self.sweep_at.lock();
+        if self.cells.len() >= (*sweep_at).max(Cards::SLACK) {
+            self.cells.retain(|_, cell| cell.strong_count() > 0);
+            *sweep_at = 2 * self.cells.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(text: impl ToString) -> CardNumber {
+        CardNumber::new(&text.to_string()).unwrap()
+    }
+
+    #[test]
+    fn a_card_in_use_has_one_cell() {
+        let cards = Cards::default();
+        let (first, second) = (cards.cell(&number("Ken")), cards.cell(&number("Ken")));
+        assert!(Arc::ptr_eq(&first, &second));
+        first.write(|state| *state = Some(CardState::FRESH));
+        drop((first, second));
+        assert_eq!(cards.cell(&number("Ken")).read(|state| *state), None, "a new user reads the file again");
+    }
+
+    #[test]
+    fn cards_out_of_use_are_forgotten() {
+        let cards = Cards::default();
+        let kept = cards.cell(&number("kept"));
+        for card in 0..10 * Cards::SLACK {
+            cards.cell(&number(card));
+        }
+        assert!(cards.cells.len() <= Cards::SLACK + 1, "{}", cards.cells.len());
+        assert!(Arc::ptr_eq(&kept, &cards.cell(&number("kept"))));
+    }
+}

@@ -1,0 +1,484 @@
+//! The journal's queue and its thread: what is appended under an account's lock becomes durable in groups.
+//!
+//! Appending cannot fail and does no I/O, so it may happen under a lock; the place for it was reserved
+//! before, when nothing was locked yet. The thread takes whatever has gathered while its last commit ran,
+//! and commits it as one SQLite transaction with one fsync. So one client pays for one fsync and a
+//! hundred clients share one, without a timer.
+//!
+//! Besides rows, updates of cards and terminals travel in the same commits; they have no Lsn.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use async_lock::{Semaphore, SemaphoreGuardArc};
+use parking_lot::{Condvar, Mutex};
+
+use crate::bank_file::BankFileError;
+use crate::card::CardState;
+use crate::durable::{Durable, DurableMark, JournalError, block_on};
+use crate::ids::{CardNumber, Lsn};
+use crate::limits::JOURNAL_QUEUE_ENTRIES;
+use crate::row::Row;
+use crate::shared_cell::SharedCell;
+use crate::terminal::Terminal;
+
+/// Where the journal's groups go. The bank file is one; tests have others, which fail or wait on demand.
+pub trait Store: Send + 'static {
+    /// Makes the batch durable, whole or not at all.
+    ///
+    /// # Errors
+    /// Whatever the disk says. The journal is poisoned by it and calls nothing of the store again.
+    fn commit(&mut self, batch: &Batch) -> Result<(), BankFileError>;
+
+    /// Goes a small step on with work that can wait, between commits. Gives true while there is more to do
+    /// although nothing is appended.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    fn maintain(&mut self) -> Result<bool, BankFileError>;
+
+    /// Finishes that work, at an orderly end.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    fn close(&mut self) -> Result<(), BankFileError>;
+}
+
+/// Entries that become durable together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Journal rows, dense in Lsn.
+    pub rows: Vec<Row>,
+    /// Other changes to the bank file, in the order in which they were made.
+    pub updates: Vec<Update>,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.rows.len() + self.updates.len()
+    }
+
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.updates.clear();
+    }
+}
+
+/// A change to the bank file that moves no money.
+#[derive(Debug)]
+pub enum Update {
+    /// A card's tries or status.
+    Card {
+        /// Which card.
+        number: CardNumber,
+        /// What it is now.
+        state: CardState,
+        /// The card's cell, kept until the update is durable: whoever asks for the card before gets this
+        /// cell, and not a reading of the file as it was.
+        cell: Arc<SharedCell<Option<CardState>>>,
+    },
+    /// A terminal seen for the first time.
+    Terminal(Terminal),
+}
+
+/// The place of an [`Update`] among all updates since the bank was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UpdateNumber(u64);
+
+/// A place reserved in the queue. It is spent by one append; dropped unspent, it goes to somebody else.
+#[derive(Debug)]
+#[must_use]
+pub struct Slot(SemaphoreGuardArc);
+
+/// The journal of an open bank.
+#[derive(Debug)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    slots: Arc<Semaphore>,
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    rows: Arc<DurableMark>,
+    updates: Arc<DurableMark>,
+    /// Set with the queue locked, so that the thread, which waits on the queue, does not overlook it.
+    closing: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Queue {
+    batch: Batch,
+    last_lsn: Lsn,
+    last_update: u64,
+}
+
+impl Journal {
+    /// Starts the journal's thread on a store whose newest row is `last_lsn`.
+    pub fn start(store: impl Store, last_lsn: Lsn) -> Journal {
+        let shared = Arc::new(Shared {
+            slots: Arc::new(Semaphore::new(JOURNAL_QUEUE_ENTRIES)),
+            queue: Mutex::new(Queue { batch: Batch::default(), last_lsn, last_update: 0 }),
+            arrived: Condvar::new(),
+            rows: DurableMark::new(last_lsn.get()),
+            updates: DurableMark::new(0),
+            closing: AtomicBool::new(false),
+        });
+        let writer = Writer { shared: Arc::clone(&shared), store, batch: Batch::default() };
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || writer.run())
+            .expect("the operating system gives the journal its thread");
+        Journal { shared, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Waits for a place in the queue. Nothing may be locked meanwhile.
+    ///
+    /// # Errors
+    /// If the journal has ended.
+    pub async fn reserve(&self) -> Result<Slot, JournalError> {
+        let guard = match self.shared.slots.try_acquire_arc() {
+            Some(guard) => guard,
+            None => self.shared.slots.acquire_arc().await,
+        };
+        self.still_open(Slot(guard))
+    }
+
+    /// The blocking twin of [`Journal::reserve`].
+    ///
+    /// # Errors
+    /// If the journal has ended.
+    pub fn reserve_blocking(&self) -> Result<Slot, JournalError> {
+        block_on(self.reserve())
+    }
+
+    fn still_open(&self, slot: Slot) -> Result<Slot, JournalError> {
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(self.shared.rows.ended().unwrap_or(JournalError::Closed));
+        }
+        Ok(slot)
+    }
+
+    /// Gives the row its place, the next one, and gives that back. The order of appends is the order of Lsns,
+    /// so whoever appends under an account's lock has that account's rows in order.
+    pub fn append(&self, slot: Slot, mut row: Row) -> Lsn {
+        slot.0.forget();
+        let mut queue = self.shared.queue.lock();
+        row.lsn = queue.last_lsn.next();
+        queue.last_lsn = row.lsn;
+        let first = queue.batch.len() == 0;
+        queue.batch.rows.push(row);
+        drop(queue);
+        if first {
+            self.shared.arrived.notify_one();
+        }
+        row.lsn
+    }
+
+    /// Appends a change that is no row.
+    pub fn append_update(&self, slot: Slot, update: Update) -> UpdateNumber {
+        slot.0.forget();
+        let mut queue = self.shared.queue.lock();
+        queue.last_update += 1;
+        let number = UpdateNumber(queue.last_update);
+        let first = queue.batch.len() == 0;
+        queue.batch.updates.push(update);
+        drop(queue);
+        if first {
+            self.shared.arrived.notify_one();
+        }
+        number
+    }
+
+    /// Waits until the row `lsn`, and so every row before it, is durable.
+    pub fn durable(&self, lsn: Lsn) -> Durable {
+        self.shared.rows.wait(lsn.get())
+    }
+
+    /// Waits until the update, and every one before it, is durable.
+    pub fn update_durable(&self, number: UpdateNumber) -> Durable {
+        self.shared.updates.wait(number.0)
+    }
+
+    /// The newest durable row.
+    pub fn durable_lsn(&self) -> Lsn {
+        Lsn::new(self.shared.rows.get())
+    }
+
+    /// Waits until the journal ends, by a failed commit or by being closed, and gives the reason.
+    pub async fn ended(&self) -> JournalError {
+        match self.shared.rows.wait(u64::MAX).await {
+            Err(error) => error,
+            Ok(()) => JournalError::Closed,
+        }
+    }
+
+    /// Commits what was appended, finishes the store's work and ends the thread. Later appends are refused
+    /// their slots.
+    ///
+    /// # Errors
+    /// If a commit failed, now or before.
+    pub fn close(&self) -> Result<(), JournalError> {
+        self.shared.stop_taking();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the journal's thread panicked");
+        }
+        match self.shared.rows.ended() {
+            Some(error @ JournalError::Failed(_)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Journal {
+    /// A journal that nobody closed ends without finishing the store's work, as after a crash.
+    fn drop(&mut self) {
+        self.shared.end(&JournalError::Closed);
+        if let Some(thread) = self.thread.get_mut().take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Nothing more becomes durable. Whoever waits, for durability or for a slot, is told.
+    fn end(&self, error: &JournalError) {
+        self.rows.end(error);
+        self.updates.end(error);
+        self.stop_taking();
+        self.slots.add_permits(JOURNAL_QUEUE_ENTRIES);
+    }
+
+    fn stop_taking(&self) {
+        let queue = self.queue.lock();
+        self.closing.store(true, Ordering::Release);
+        drop(queue);
+        self.arrived.notify_one();
+    }
+}
+
+/// The journal's thread.
+struct Writer<S> {
+    shared: Arc<Shared>,
+    store: S,
+    batch: Batch,
+}
+
+impl<S: Store> Writer<S> {
+    fn run(mut self) {
+        // Should the thread panic, nothing it had taken may be waited for in vain.
+        let shared = Arc::clone(&self.shared);
+        let _end = EndOnDrop(&shared);
+        let error = match self.commit_until_closed() {
+            Ok(()) => JournalError::Closed,
+            Err(error) => {
+                tracing::error!(%error, "a commit failed: the journal is poisoned");
+                JournalError::Failed(Arc::new(error))
+            }
+        };
+        self.shared.end(&error);
+    }
+
+    fn commit_until_closed(&mut self) -> Result<(), BankFileError> {
+        let mut busy = false;
+        while self.take(busy) {
+            if self.batch.len() > 0 {
+                self.store.commit(&self.batch)?;
+                if let Some(row) = self.batch.rows.last() {
+                    self.shared.rows.advance(row.lsn.get());
+                }
+                self.shared.updates.advance(self.shared.updates.get() + self.batch.updates.len() as u64);
+                self.batch.clear();
+            }
+            busy = self.store.maintain()?;
+        }
+        if self.shared.rows.ended().is_none() { self.store.close() } else { Ok(()) }
+    }
+
+    /// Takes what has gathered; waits for something unless `busy` with other work. False at the end.
+    fn take(&mut self, busy: bool) -> bool {
+        let mut queue = self.shared.queue.lock();
+        while queue.batch.len() == 0 {
+            if self.shared.closing.load(Ordering::Acquire) {
+                return false;
+            }
+            if busy {
+                return true;
+            }
+            self.shared.arrived.wait(&mut queue);
+        }
+        std::mem::swap(&mut queue.batch, &mut self.batch);
+        drop(queue);
+        self.shared.slots.add_permits(self.batch.len());
+        true
+    }
+}
+
+struct EndOnDrop<'a>(&'a Shared);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end(&JournalError::Closed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::AccountId;
+    use crate::money::{Currency, Money};
+    use crate::row::{Contra, Kind, Outcome, SystemAccount};
+    use crate::time::{Moment, Timestamp};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    /// A store whose every commit reports the Lsns it was given and waits to be told what to answer.
+    struct Gated {
+        batches: Sender<Vec<u64>>,
+        answers: Receiver<Result<(), BankFileError>>,
+    }
+
+    impl Store for Gated {
+        fn commit(&mut self, batch: &Batch) -> Result<(), BankFileError> {
+            self.batches.send(batch.rows.iter().map(|row| row.lsn.get()).collect()).unwrap();
+            self.answers.recv().unwrap()
+        }
+
+        fn maintain(&mut self) -> Result<bool, BankFileError> {
+            Ok(false)
+        }
+
+        fn close(&mut self) -> Result<(), BankFileError> {
+            self.batches.send(vec![]).unwrap();
+            Ok(())
+        }
+    }
+
+    struct Bench {
+        journal: Journal,
+        batches: Receiver<Vec<u64>>,
+        answers: Sender<Result<(), BankFileError>>,
+    }
+
+    fn bench() -> Bench {
+        let (batches_in, batches) = channel();
+        let (answers, answers_out) = channel();
+        let store = Gated { batches: batches_in, answers: answers_out };
+        Bench { journal: Journal::start(store, Lsn::new(10)), batches, answers }
+    }
+
+    impl Bench {
+        fn append(&self) -> Lsn {
+            self.journal.append(self.journal.reserve_blocking().unwrap(), row())
+        }
+    }
+
+    fn row() -> Row {
+        Row {
+            lsn: Lsn::ZERO,
+            moment: Moment::at(Timestamp::from_millis(0)),
+            kind: Kind::Opening,
+            outcome: Outcome::Approved,
+            txn_id: None,
+            account: AccountId::new(1).unwrap(),
+            contra: Contra::System(SystemAccount::Opening),
+            terminal: None,
+            amount: Money::ZERO,
+            balance: Money::ZERO,
+            prev_lsn: Lsn::ZERO,
+            contra_side: None,
+            currency: Currency::USD,
+        }
+    }
+
+    fn failure() -> BankFileError {
+        BankFileError::Damaged { what: "for the test".into() }
+    }
+
+    #[test]
+    fn what_gathers_during_a_commit_becomes_one_group() {
+        let bench = bench();
+        assert_eq!(bench.append().get(), 11);
+        assert_eq!(bench.batches.recv().unwrap(), [11]);
+        let last = (0..5).map(|_| bench.append()).last().unwrap();
+        assert_eq!(bench.journal.durable_lsn().get(), 10, "nothing is durable before its commit has returned");
+        bench.answers.send(Ok(())).unwrap();
+        assert_eq!(bench.batches.recv().unwrap(), [12, 13, 14, 15, 16]);
+        assert_eq!(bench.journal.durable_lsn().get(), 11);
+        bench.answers.send(Ok(())).unwrap();
+        bench.journal.durable(last).wait().unwrap();
+    }
+
+    #[test]
+    fn a_failed_commit_is_final() {
+        let bench = bench();
+        let first = bench.append();
+        bench.batches.recv().unwrap();
+        let second = bench.append();
+        bench.answers.send(Err(failure())).unwrap();
+        for lsn in [first, second] {
+            assert!(matches!(bench.journal.durable(lsn).wait(), Err(JournalError::Failed(_))));
+        }
+        assert!(bench.journal.durable(Lsn::new(10)).wait().is_ok(), "what was durable stays answered");
+        assert!(matches!(bench.journal.reserve_blocking(), Err(JournalError::Failed(_))));
+        assert!(matches!(block_on(bench.journal.ended()), JournalError::Failed(_)));
+        assert!(matches!(bench.journal.close(), Err(JournalError::Failed(_))));
+        assert!(bench.batches.try_recv().is_err(), "the store is called no more, not even to close it");
+    }
+
+    #[test]
+    fn a_full_queue_makes_writers_wait_until_a_group_is_taken() {
+        let bench = bench();
+        bench.append();
+        bench.batches.recv().unwrap();
+        let slots: Vec<_> = (0..JOURNAL_QUEUE_ENTRIES).map(|_| bench.journal.reserve_blocking().unwrap()).collect();
+        let mut waiting = Box::pin(bench.journal.reserve());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        let mut slots = slots.into_iter();
+        bench.journal.append(slots.next().unwrap(), row());
+        assert!(waiting.as_mut().poll(&mut context).is_pending(), "an append does not free its place");
+        bench.answers.send(Ok(())).unwrap();
+        assert_eq!(bench.batches.recv().unwrap(), [12]);
+        assert!(waiting.as_mut().poll(&mut context).is_ready(), "the taken group does");
+        drop(slots);
+        bench.answers.send(Ok(())).unwrap();
+    }
+
+    #[test]
+    fn an_unspent_slot_goes_to_somebody_else() {
+        let bench = bench();
+        let slots: Vec<_> = (0..JOURNAL_QUEUE_ENTRIES).map(|_| bench.journal.reserve_blocking().unwrap()).collect();
+        drop(slots);
+        drop(bench.journal.reserve_blocking().unwrap());
+    }
+
+    #[test]
+    fn those_who_wait_for_a_slot_are_told_of_the_end() {
+        let bench = bench();
+        bench.append();
+        bench.batches.recv().unwrap();
+        let slots: Vec<_> = (0..JOURNAL_QUEUE_ENTRIES).map(|_| bench.journal.reserve_blocking().unwrap()).collect();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| bench.journal.reserve_blocking());
+            bench.answers.send(Err(failure())).unwrap();
+            assert!(matches!(waiting.join().unwrap(), Err(JournalError::Failed(_))));
+        });
+        drop(slots);
+    }
+
+    #[test]
+    fn closing_commits_what_was_appended() {
+        let bench = bench();
+        let lsn = bench.append();
+        bench.answers.send(Ok(())).unwrap();
+        bench.journal.close().unwrap();
+        assert!(bench.journal.durable(lsn).wait().is_ok());
+        assert_eq!(bench.batches.iter().take(2).collect::<Vec<_>>(), [vec![11], vec![]]);
+        assert!(matches!(bench.journal.reserve_blocking(), Err(JournalError::Closed)));
+    }
+}

@@ -1,0 +1,37 @@
+//! The bank: accounts, cards, the journal, the bank file and the protocol.
+//!
+//! It is synchronous and knows no sockets and no async runtime. `ARCHITECTURE.md` shows the whole; begin
+//! reading here at [`Bank`], and at [`transaction`] for the rules.
+//!
+//! Imports run one way: `limits, money, ids, time` ← `account, card, terminal, transaction, row` ←
+//! `journal, bank_file` ← `bank`. The [`protocol`] uses only ids, money, limits and the names of outcomes.
+
+pub mod account;
+pub mod bank;
+pub mod bank_file;
+pub mod card;
+mod cards;
+pub mod durable;
+pub mod ids;
+pub mod journal;
+pub mod limits;
+pub mod loading;
+pub mod money;
+pub mod pin;
+pub mod protocol;
+pub mod row;
+pub mod shared_cell;
+pub mod terminal;
+pub mod time;
+pub mod transaction;
+
+pub use account::Account;
+pub use bank::{AccountHandle, Balance, Bank, Login, LoginError};
+pub use durable::JournalError;
+pub use ids::{AccountId, CardNumber, Lsn, TerminalId, TxnId};
+pub use money::{Amount, Currency, Money};
+pub use pin::{Peppers, Pin, PinProfile};
+pub use row::{Kind, Outcome, Row};
+pub use shared_cell::SharedCell;
+pub use time::{BusinessDate, Moment, Timestamp};
+pub use transaction::{Decline, Order, Transaction};

@@ -1,0 +1,144 @@
+//! Every bound of the system, with its unit and the reason for its value.
+//!
+//! A queue, buffer, frame, wait or session that is not bounded here is a mistake. The `const` asserts at
+//! the end say how the limits depend on each other.
+
+use std::time::Duration;
+
+// --- the wire ---------------------------------------------------------------------------------------
+
+/// Bytes of the longest request body. The longest legal one (a `Login` with a 64-byte card and a 12-digit
+/// PIN) needs under 100; the rest is room for later messages.
+pub const MAX_REQUEST_BYTES: usize = 1024;
+
+/// Bytes of the longest reply body: a statement of [`MAX_STATEMENT_LINES`] lines of at most 128 bytes.
+pub const MAX_REPLY_BYTES: usize = 16 * 1024;
+
+/// Bytes of the length that precedes every frame (a big-endian `u32`).
+pub const FRAME_HEADER_BYTES: usize = 4;
+
+/// Bytes of a connection's read buffer. It holds at least three of the longest requests, or about a
+/// hundred ordinary ones for a client that pipelines; and it is most of what an idle session costs.
+pub const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// Bytes of replies that a connection gathers before it writes them, whatever else is in its read buffer.
+pub const WRITE_BUFFER_BYTES: usize = 32 * 1024;
+
+/// Lines in one statement reply. A mini-statement shows ten; a script may page through more.
+pub const MAX_STATEMENT_LINES: u16 = 100;
+
+// --- names and secrets ------------------------------------------------------------------------------
+
+/// Bytes of the longest card number: 19 digits by ISO/IEC 7812, but a holder's name may serve as one.
+pub const MAX_CARD_BYTES: usize = 64;
+
+/// Bytes of the longest holder's name.
+pub const MAX_HOLDER_BYTES: usize = 128;
+
+/// Characters of a terminal id, as in field 41 of ISO 8583 (card acceptor terminal identification).
+pub const MAX_TERMINAL_ID_BYTES: usize = 8;
+
+/// Terminals that a bank knows. One that registers itself on loopback is remembered for ever, so there must be
+/// an end to it.
+pub const MAX_TERMINALS: usize = 100_000;
+
+/// Digits of the shortest PIN (ISO 9564-1).
+pub const MIN_PIN_DIGITS: usize = 4;
+
+/// Digits of the longest PIN (ISO 9564-1).
+pub const MAX_PIN_DIGITS: usize = 12;
+
+/// PIN tries before a card is blocked. Three is the custom of card issuers.
+pub const MAX_PIN_TRIES: u8 = 3;
+
+// --- the journal ------------------------------------------------------------------------------------
+
+/// Journal entries that may wait for the disk. Some 16,000 rows are a quarter of a second of full load:
+/// enough for a slow fsync, little enough (about 3 MiB) that a client learns of a stall by waiting.
+pub const JOURNAL_QUEUE_ENTRIES: usize = 16 * 1024;
+
+/// Journal rows between two account checkpoints. It bounds what an opening after a crash must replay (about
+/// a second), and is large enough that in a big bank most pages of `accounts` are rewritten for many rows.
+pub const ACCOUNT_CHECKPOINT_ROWS: u64 = 512 * 1024;
+
+/// Accounts written by one slice of an account checkpoint, added to a commit that is due anyway. Small, so
+/// that no commit is stalled: 64 updates are at most 64 pages.
+pub const ACCOUNT_CHECKPOINT_SLICE: usize = 64;
+
+/// Bytes of the write-ahead log after which its pages are copied into the bank file.
+pub const WAL_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Bytes of SQLite's page cache for the journal's connection: it appends, so it needs little.
+pub const WRITER_CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Connections that read the bank file (logins and statements) at once.
+pub const READER_CONNECTIONS: usize = 4;
+
+/// How often a commit tries again to begin when another process writes to the bank file, each time waiting
+/// [`BANK_FILE_BUSY_WAIT`]: after a minute the bank gives up rather than keep its customers waiting.
+pub const BANK_FILE_BUSY_RETRIES: u32 = 12;
+
+/// How long a statement waits for a lock that another process holds on the bank file before it fails.
+pub const BANK_FILE_BUSY_WAIT: Duration = Duration::from_secs(5);
+
+// --- the server -------------------------------------------------------------------------------------
+
+/// Connections served at once, unless the operator says otherwise.
+pub const DEFAULT_CONNECTIONS: usize = 16 * 1024;
+
+/// Connections over the limit that are being told so. When as many wait, accepting stops until one is done.
+pub const REFUSALS_AT_ONCE: usize = 64;
+
+/// Open files besides one for each connection: the bank file's connections, logs, and room for an operator.
+pub const SPARE_OPEN_FILES: u64 = 128;
+
+/// From accepting a connection to its complete hello.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// From the first byte of a request to its last. A client that drips is not served by waiting.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Silence after which a connection is closed; a person at an ATM has walked away long before.
+pub const IDLE_DEADLINE: Duration = Duration::from_secs(300);
+
+/// For a client to take the replies that were written to it.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// For requests in flight to finish once the server was asked to stop.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// First and longest pause after accepting failed (usually because files ran out).
+pub const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// Logins that may wait for a PIN check, beside those being checked. At 20 checks a second and core it is
+/// several seconds of waiting, the most that a person at a terminal takes for working.
+pub const PIN_QUEUE: usize = 256;
+
+// --- the client -------------------------------------------------------------------------------------
+
+/// For a client's connection to be made.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// For a reply to a client's request. Longer than the server's own bounds for a busy disk.
+pub const REPLY_DEADLINE: Duration = Duration::from_secs(30);
+
+// --- files that a person gives us -------------------------------------------------------------------
+
+
+/// Bytes of the longest list of accounts: it is checked as a whole, and so held in memory as a whole.
+pub const MAX_LIST_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Bytes of the longest pepper file: a few hundred keys.
+pub const MAX_PEPPER_FILE_BYTES: u64 = 64 * 1024;
+
+const _: () = {
+    assert!(READ_BUFFER_BYTES >= FRAME_HEADER_BYTES + MAX_REQUEST_BYTES);
+    assert!(WRITE_BUFFER_BYTES >= FRAME_HEADER_BYTES + MAX_REPLY_BYTES);
+    assert!(MAX_REPLY_BYTES >= MAX_STATEMENT_LINES as usize * 128);
+    assert!(MAX_REQUEST_BYTES >= MAX_CARD_BYTES + MAX_PIN_DIGITS + 64);
+    assert!(MIN_PIN_DIGITS <= MAX_PIN_DIGITS);
+    assert!(JOURNAL_QUEUE_ENTRIES as u64 * 4 < ACCOUNT_CHECKPOINT_ROWS);
+    assert!(REQUEST_DEADLINE.as_secs() <= IDLE_DEADLINE.as_secs());
+    assert!(WRITE_DEADLINE.as_secs() <= SHUTDOWN_GRACE.as_secs());
+    assert!(REPLY_DEADLINE.as_secs() > REQUEST_DEADLINE.as_secs());
+};

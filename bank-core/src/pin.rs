@@ -1,0 +1,373 @@
+//! PINs: argon2id with a pepper, which is kept outside the bank file.
+//!
+//! There are only ten thousand PINs of four digits, so a hash that leaks is soon a PIN known, whatever it
+//! costs to compute. Hence the pepper: a key that argon2 mixes in (its "secret" input, RFC 9106 section 3.1) and
+//! that lies in a file of its own. Whoever has the bank file alone can try no PIN at all.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::limits::{MAX_PEPPER_FILE_BYTES, MAX_PIN_DIGITS, MIN_PIN_DIGITS};
+
+/// A PIN of 4 to 12 digits (ISO 9564-1). It is overwritten when dropped, and shows itself to nobody.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Pin {
+    digits: [u8; MAX_PIN_DIGITS],
+    len: usize,
+}
+
+/// A text is no PIN. The text is not repeated: it may be a PIN with a slip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a PIN has 4 to 12 digits and nothing else")]
+pub struct InvalidPin;
+
+impl Pin {
+    /// The PIN with these digits.
+    ///
+    /// # Errors
+    /// [`InvalidPin`] unless there are 4 to 12 of them, in ASCII.
+    pub fn new(digits: &[u8]) -> Result<Pin, InvalidPin> {
+        if !(MIN_PIN_DIGITS..=MAX_PIN_DIGITS).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(InvalidPin);
+        }
+        let mut pin = Pin { digits: [0; MAX_PIN_DIGITS], len: digits.len() };
+        pin.digits[..digits.len()].copy_from_slice(digits);
+        Ok(pin)
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.digits[..self.len]
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pin(****)")
+    }
+}
+
+/// How much work a PIN's hash is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinProfile {
+    /// 19 MiB, two passes, one lane: the first choice of OWASP's Password Storage Cheat Sheet.
+    Standard,
+    /// 8 KiB, one pass: for test banks of many accounts, and for nothing else.
+    Fast,
+}
+
+impl PinProfile {
+    fn params(self) -> Params {
+        let (memory_kib, passes, lanes) = match self {
+            PinProfile::Standard => (19 * 1024, 2, 1),
+            PinProfile::Fast => (8, 1, 1),
+        };
+        Params::new(memory_kib, passes, lanes, None).expect("both profiles are within argon2's ranges")
+    }
+
+    /// The name that the bank file and the command line know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PinProfile::Standard => "standard",
+            PinProfile::Fast => "fast",
+        }
+    }
+
+    /// The profile with that name.
+    pub fn from_name(name: &str) -> Option<PinProfile> {
+        [PinProfile::Standard, PinProfile::Fast].into_iter().find(|profile| profile.name() == name)
+    }
+}
+
+/// The peppers of a bank: keys by their id. New hashes are made with the newest.
+pub struct Peppers(Vec<Pepper>);
+
+#[derive(Zeroize, ZeroizeOnDrop)]
+struct Pepper {
+    id: u32,
+    key: [u8; Pepper::BYTES],
+}
+
+impl Pepper {
+    const BYTES: usize = 32;
+}
+
+/// What can be wrong with PIN hashing or the pepper file.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// The file could not be read or written.
+    #[error("the pepper file {}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is not a pepper file.
+    #[error("the pepper file {} is damaged at line {line}: restore it from its backup, without it no PIN can be checked", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// Others may read the file.
+    #[error("the pepper file {} may be read or written by others: run \"chmod 600\" on it", path.display())]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A hash was made with a pepper that the file does not hold.
+    #[error("the pepper file is not this bank's: its pepper {0} is missing or another; restore the bank's own pepper file")]
+    MissingPepper(u32),
+    /// A stored hash is not one of argon2.
+    #[error("a stored PIN hash is damaged: {0}")]
+    Hash(argon2::password_hash::Error),
+    /// The machine gives no randomness.
+    #[error("the operating system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+impl Peppers {
+    const HEADING: &'static str = "atm-bank peppers 1";
+    const PROVEN_TEXT: &'static [u8] = b"atm-bank pepper";
+
+    /// Reads the file, which must be readable by its owner alone.
+    ///
+    /// Its first line is `atm-bank peppers 1`; each other line is a pepper: its id, a space, and 64
+    /// hexadecimal digits.
+    ///
+    /// # Errors
+    /// [`PinError`] names the file and what is wrong with it.
+    pub fn read(path: &Path) -> Result<Peppers, PinError> {
+        let io = |source| PinError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        if file.metadata().map_err(io)?.permissions().mode() & 0o077 != 0 {
+            return Err(PinError::Exposed { path: path.to_owned() });
+        }
+        let mut text = Zeroizing::new(String::with_capacity(4096));
+        file.take(MAX_PEPPER_FILE_BYTES).read_to_string(&mut text).map_err(io)?;
+        let mut lines = text.lines().zip(1..);
+        let damaged = |line| PinError::Damaged { path: path.to_owned(), line };
+        if lines.next().is_none_or(|(heading, _)| heading != Peppers::HEADING) {
+            return Err(damaged(1));
+        }
+        let peppers: Vec<Pepper> =
+            lines.map(|(line, number)| parse_pepper(line).ok_or(damaged(number))).collect::<Result<_, _>>()?;
+        if peppers.is_empty() {
+            return Err(damaged(2));
+        }
+        Ok(Peppers(peppers))
+    }
+
+    /// Reads the file or, where there is none, makes one with a new pepper, for its owner alone to read.
+    ///
+    /// # Errors
+    /// As [`Peppers::read`].
+    pub fn read_or_create(path: &Path) -> Result<Peppers, PinError> {
+        match Peppers::read(path) {
+            Err(PinError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Peppers::create(path)?;
+                Peppers::read(path)
+            }
+            other => other,
+        }
+    }
+
+    fn create(path: &Path) -> Result<(), PinError> {
+        let io = |source| PinError::Io { path: path.to_owned(), source };
+        let peppers = Peppers::random()?;
+        let Pepper { id, key } = &peppers.0[0];
+        let mut text = Zeroizing::new(format!("{}\n{id} ", Peppers::HEADING));
+        text.reserve(2 * Pepper::BYTES + 1);
+        key.iter().for_each(|byte| {
+            text.push(char::from_digit(u32::from(byte >> 4), 16).expect("a nibble is a digit"));
+            text.push(char::from_digit(u32::from(byte & 15), 16).expect("a nibble is a digit"));
+        });
+        text.push('\n');
+        // Written beside and linked in place, so that a crash leaves no half of it and no other's is replaced.
+        let beside = path.with_added_extension(format!("{}.tmp", std::process::id()));
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::hard_link(&beside, path)
+        });
+        let _ = fs::remove_file(&beside);
+        written.and_then(|()| crate::bank_file::sync_directory_of(path)).map_err(io)
+    }
+
+    /// A new pepper that is in no file: for banks that live as long as a test.
+    ///
+    /// # Errors
+    /// [`PinError::Random`].
+    pub fn random() -> Result<Peppers, PinError> {
+        let mut pepper = Pepper { id: 1, key: [0; Pepper::BYTES] };
+        getrandom::fill(&mut pepper.key).map_err(PinError::Random)?;
+        Ok(Peppers(vec![pepper]))
+    }
+
+    /// The id of the pepper that new hashes are made with.
+    pub fn newest(&self) -> u32 {
+        self.0.last().expect("there is at least one pepper").id
+    }
+
+    fn argon2(&self, pepper_id: u32, params: Params) -> Result<Argon2<'_>, PinError> {
+        let pepper =
+            self.0.iter().find(|pepper| pepper.id == pepper_id).ok_or(PinError::MissingPepper(pepper_id))?;
+        Argon2::new_with_secret(&pepper.key, Algorithm::Argon2id, Version::V0x13, params)
+            .map_err(|_| PinError::MissingPepper(pepper_id))
+    }
+
+    /// The PIN's hash with a new salt and the newest pepper, as a PHC string.
+    ///
+    /// # Errors
+    /// [`PinError::Random`] or [`PinError::Hash`] if the machine cannot do it.
+    pub fn hash(&self, pin: &Pin, profile: PinProfile) -> Result<String, PinError> {
+        self.hash_bytes(pin.as_bytes(), profile)
+    }
+
+    /// The newest pepper's id, and a text by which [`Peppers::check`] knows that pepper again. A pepper has too
+    /// many values to be tried, so the text gives nothing away.
+    pub(crate) fn proof(&self) -> Result<(u32, String), PinError> {
+        Ok((self.newest(), self.hash_bytes(Peppers::PROVEN_TEXT, PinProfile::Fast)?))
+    }
+
+    /// That these peppers hold the one that made `proof` under that id. Serving a bank with another bank's
+    /// pepper file would find every PIN wrong, and block every card.
+    pub(crate) fn check(&self, pepper_id: u32, proof: &str) -> Result<(), PinError> {
+        if self.verify_bytes(Peppers::PROVEN_TEXT, proof, pepper_id)? { Ok(()) } else { Err(PinError::MissingPepper(pepper_id)) }
+    }
+
+    fn hash_bytes(&self, bytes: &[u8], profile: PinProfile) -> Result<String, PinError> {
+        let mut salt = [0u8; 16];
+        getrandom::fill(&mut salt).map_err(PinError::Random)?;
+        let argon2 = self.argon2(self.newest(), profile.params())?;
+        let hash: PasswordHash =
+            argon2.hash_password_with_salt(bytes, &salt).map_err(PinError::Hash)?;
+        Ok(hash.to_string())
+    }
+
+    /// Whether the hash is this PIN's, at the cost that the hash names.
+    ///
+    /// # Errors
+    /// [`PinError`] if the hash or its pepper is not there to compare with; a wrong PIN is no error.
+    pub fn verify(&self, pin: &Pin, hash: &str, pepper_id: u32) -> Result<bool, PinError> {
+        self.verify_bytes(pin.as_bytes(), hash, pepper_id)
+    }
+
+    fn verify_bytes(&self, bytes: &[u8], hash: &str, pepper_id: u32) -> Result<bool, PinError> {
+        let parsed = PasswordHash::new(hash).map_err(|_| PinError::Hash(argon2::password_hash::Error::EncodingInvalid))?;
+        let params = Params::try_from(&parsed).map_err(PinError::Hash)?;
+        match self.argon2(pepper_id, params)?.verify_password(bytes, &parsed) {
+            Ok(()) => Ok(true),
+            Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
+            Err(error) => Err(PinError::Hash(error)),
+        }
+    }
+}
+
+impl fmt::Debug for Peppers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Peppers({} keys)", self.0.len())
+    }
+}
+
+fn parse_pepper(line: &str) -> Option<Pepper> {
+    let (id, hex) = line.split_once(' ')?;
+    let mut pepper = Pepper { id: id.parse().ok()?, key: [0; Pepper::BYTES] };
+    if hex.len() != 2 * Pepper::BYTES || !hex.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in pepper.key.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(pepper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pin(digits: &str) -> Pin {
+        Pin::new(digits.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_pin_is_4_to_12_digits() {
+        for good in ["0000", "123456789012"] {
+            assert!(Pin::new(good.as_bytes()).is_ok());
+        }
+        for bad in ["", "123", "1234567890123", "12a4", "12 4", "١٢٣٤", "-123"] {
+            assert!(Pin::new(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        assert_eq!(format!("{:?}", pin("2468")), "Pin(****)");
+        assert_eq!(format!("{:?}", Peppers::random().unwrap()), "Peppers(1 keys)");
+    }
+
+    #[test]
+    fn a_hash_is_its_pins_with_its_pepper_only() {
+        let peppers = Peppers::random().unwrap();
+        for profile in [PinProfile::Fast, PinProfile::Standard] {
+            let hash = peppers.hash(&pin("2468"), profile).unwrap();
+            assert!(peppers.verify(&pin("2468"), &hash, 1).unwrap());
+            assert!(!peppers.verify(&pin("2469"), &hash, 1).unwrap());
+            assert!(!Peppers::random().unwrap().verify(&pin("2468"), &hash, 1).unwrap());
+            assert!(matches!(peppers.verify(&pin("2468"), &hash, 2), Err(PinError::MissingPepper(2))));
+            assert_ne!(hash, peppers.hash(&pin("2468"), profile).unwrap(), "each hash has its own salt");
+        }
+        assert!(peppers.verify(&pin("2468"), "no hash", 1).is_err());
+    }
+
+    #[test]
+    fn the_standard_profile_is_owasps_first_choice() {
+        let hash = Peppers::random().unwrap().hash(&pin("2468"), PinProfile::Standard).unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+    }
+
+    #[test]
+    fn a_pepper_file_is_made_once_and_for_its_owner_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bank.pepper");
+        let hash = Peppers::read_or_create(&path).unwrap().hash(&pin("2468"), PinProfile::Fast).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert!(Peppers::read_or_create(&path).unwrap().verify(&pin("2468"), &hash, 1).unwrap());
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(Peppers::read(&path), Err(PinError::Exposed { .. })));
+    }
+
+    #[test]
+    fn a_damaged_pepper_file_is_named_with_its_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bank.pepper");
+        let key = "0".repeat(64);
+        let cases = [
+            (String::new(), 1),
+            ("something else\n".into(), 1),
+            (format!("{}\n", Peppers::HEADING), 2),
+            (format!("{}\n1 {key}\n2 abc\n", Peppers::HEADING), 3),
+            (format!("{}\nx {key}\n", Peppers::HEADING), 2),
+            (format!("{}\n1 {}\n", Peppers::HEADING, "zz".repeat(32)), 2),
+        ];
+        for (text, line) in cases {
+            fs::write(&path, &text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            match Peppers::read(&path) {
+                Err(PinError::Damaged { line: at, .. }) => assert_eq!(at, line, "{text:?}"),
+                other => panic!("{text:?} gave {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The journal row: both sides of one transaction, approved or declined.
+
+use crate::account::AccountChange;
+use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
+use crate::money::{Currency, Money};
+use crate::time::Moment;
+use crate::transaction::Decline;
+
+/// What a row records. The numbers are stored in the journal: they are only added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A customer put cash into a terminal.
+    Deposit = 1,
+    /// A customer took cash from a terminal.
+    Withdrawal = 2,
+    /// A customer paid another.
+    Transfer = 3,
+    /// The balance with which an account was loaded.
+    Opening = 4,
+}
+
+impl Kind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Kind; 4] = [Kind::Deposit, Kind::Withdrawal, Kind::Transfer, Kind::Opening];
+
+    /// The number under which the journal stores it.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind with that number.
+    pub fn from_number(number: u8) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+
+    /// The name that scripts and the bank file know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Deposit => "deposit",
+            Kind::Withdrawal => "withdrawal",
+            Kind::Transfer => "transfer",
+            Kind::Opening => "opening",
+        }
+    }
+}
+
+/// What became of a transaction. Both are durable and final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It was done.
+    Approved,
+    /// A business rule forbade it, and nothing changed.
+    Declined(Decline),
+}
+
+impl Outcome {
+    /// The number under which the journal stores it: 0, or that of the reason.
+    pub const fn number(self) -> u8 {
+        match self {
+            Outcome::Approved => 0,
+            Outcome::Declined(decline) => decline.number(),
+        }
+    }
+
+    /// The outcome with that number.
+    pub fn from_number(number: u8) -> Option<Outcome> {
+        if number == 0 {
+            return Some(Outcome::Approved);
+        }
+        Decline::from_number(number).map(Outcome::Declined)
+    }
+}
+
+/// The bank's own side of a posting. There is one for each currency and, for cash, for each terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SystemAccount {
+    /// The notes and coins in a terminal; negative, since the bank has them and owes them to nobody.
+    Cash = -1,
+    /// What was brought in when accounts were loaded.
+    Opening = -2,
+}
+
+impl SystemAccount {
+    /// Every system account, in the order of their numbers.
+    pub const ALL: [SystemAccount; 2] = [SystemAccount::Cash, SystemAccount::Opening];
+
+    /// The negative number that stands in the journal's `contra` column.
+    pub const fn number(self) -> i64 {
+        self as i64
+    }
+
+    /// The name that people and the bank file know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SystemAccount::Cash => "cash",
+            SystemAccount::Opening => "opening",
+        }
+    }
+}
+
+/// The side opposite the account that a row first names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Contra {
+    /// A customer, by a transfer.
+    Account(AccountId),
+    /// The bank itself.
+    System(SystemAccount),
+}
+
+impl Contra {
+    /// The number in the journal's `contra` column: positive for a customer, negative for the bank.
+    pub const fn number(self) -> i64 {
+        match self {
+            Contra::Account(account) => account.get() as i64,
+            Contra::System(system) => system.number(),
+        }
+    }
+
+    /// The contra with that number.
+    pub fn from_number(number: i64) -> Option<Contra> {
+        if let Ok(number) = u64::try_from(number) {
+            return AccountId::new(number).ok().map(Contra::Account);
+        }
+        SystemAccount::ALL.into_iter().find(|system| system.number() == number).map(Contra::System)
+    }
+}
+
+/// What an approved transfer made of the payee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ContraSide {
+    /// The payee's balance after the row.
+    pub balance: Money,
+    /// The payee's previous row.
+    pub prev_lsn: Lsn,
+}
+
+/// One transaction, as it stands in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its place.
+    pub lsn: Lsn,
+    /// When it was decided.
+    pub moment: Moment,
+    /// What it records.
+    pub kind: Kind,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The client's id; none for the bank's own postings.
+    pub txn_id: Option<TxnId>,
+    /// The account that it first names.
+    pub account: AccountId,
+    /// The other side.
+    pub contra: Contra,
+    /// Where it was asked for; none for the bank's own postings.
+    pub terminal: Option<TerminalId>,
+    /// What approval adds to `account`, and takes from the contra: negative for withdrawals and transfers.
+    pub amount: Money,
+    /// The account's balance after the row.
+    pub balance: Money,
+    /// The account's previous row.
+    pub prev_lsn: Lsn,
+    /// The payee's side of an approved transfer.
+    pub contra_side: Option<ContraSide>,
+    /// The currency of both sides. It is the account's, and not stored again with each row.
+    pub currency: Currency,
+}
+
+impl Row {
+    /// What the row makes of the account that it first names.
+    pub fn account_change(&self) -> AccountChange {
+        let cash_out = self.kind == Kind::Withdrawal && self.outcome == Outcome::Approved;
+        AccountChange {
+            lsn: self.lsn,
+            moment: self.moment,
+            balance: self.balance,
+            withdrawn: if cash_out { Money::from_minor(-self.amount.minor()) } else { Money::ZERO },
+        }
+    }
+
+    /// What the row makes of a payee, if it has one.
+    pub fn payee_change(&self) -> Option<(AccountId, AccountChange)> {
+        let (Contra::Account(payee), Some(side)) = (self.contra, self.contra_side) else { return None };
+        let change =
+            AccountChange { lsn: self.lsn, moment: self.moment, balance: side.balance, withdrawn: Money::ZERO };
+        Some((payee, change))
+    }
+
+    /// What the row makes of each account that it is chained to.
+    pub fn changes(&self) -> impl Iterator<Item = (AccountId, AccountChange)> {
+        [Some((self.account, self.account_change())), self.payee_change()].into_iter().flatten()
+    }
+
+    /// What the row adds to a system account, if it is approved and has one.
+    pub fn system_change(&self) -> Option<(SystemLedger, i128)> {
+        let (Contra::System(account), Outcome::Approved) = (self.contra, self.outcome) else { return None };
+        let terminal = self.terminal.filter(|_| account == SystemAccount::Cash);
+        let ledger = SystemLedger { account, currency: self.currency, terminal };
+        Some((ledger, -i128::from(self.amount.minor())))
+    }
+
+    /// This row seen from `account`, one of its two sides: what it added there, the balance after it, and the
+    /// account's previous row. `None` if the row is not chained to the account.
+    pub fn seen_from(&self, account: AccountId) -> Option<(Money, Money, Lsn)> {
+        if account == self.account {
+            return Some((self.amount, self.balance, self.prev_lsn));
+        }
+        let side = self.contra_side.filter(|_| self.contra == Contra::Account(account))?;
+        Some((Money::from_minor(-self.amount.minor()), side.balance, side.prev_lsn))
+    }
+}
+
+/// One of the bank's own accounts: its totals are kept by the journal's thread, off the hot path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SystemLedger {
+    /// Which of the bank's accounts.
+    pub account: SystemAccount,
+    /// In which currency.
+    pub currency: Currency,
+    /// At which terminal, for cash.
+    pub terminal: Option<TerminalId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_numbers_are_kept() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_number(kind.number()), Some(kind));
+        }
+        for number in 0..=Decline::ALL.len() as u8 {
+            assert_eq!(Outcome::from_number(number).map(Outcome::number), Some(number));
+        }
+        for number in [-2, -1, 1, i64::MAX] {
+            assert_eq!(Contra::from_number(number).map(Contra::number), Some(number));
+        }
+        for number in [0, -99, i64::MIN] {
+            assert_eq!(Contra::from_number(number), None);
+        }
+    }
+}

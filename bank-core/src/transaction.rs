@@ -1,0 +1,458 @@
+//! Transactions and the rules that approve or decline them: a pure function of state, order and time.
+
+use crate::account::{Account, AccountStatus};
+use crate::ids::{AccountId, TerminalId, TxnId};
+use crate::money::{Amount, Money};
+use crate::row::{Contra, ContraSide, Kind, Outcome, Row, SystemAccount};
+use crate::time::{BusinessDate, Moment};
+
+/// What a customer wants done on the account that the card opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transaction {
+    /// Cash put into the terminal.
+    Deposit {
+        /// How much.
+        amount: Amount,
+    },
+    /// Cash taken from the terminal.
+    Withdraw {
+        /// How much.
+        amount: Amount,
+    },
+    /// Money moved to another customer's account.
+    Transfer {
+        /// The payee's account.
+        to: AccountId,
+        /// How much.
+        amount: Amount,
+    },
+}
+
+/// A customer's transaction with what identifies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The id that the client made for it.
+    pub txn_id: TxnId,
+    /// Where it was asked for.
+    pub terminal: TerminalId,
+    /// What is to be done.
+    pub transaction: Transaction,
+}
+
+/// Why a business rule declines a transaction. The numbers are stored in the journal: they are only added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Decline {
+    /// The account is closed.
+    #[error("This account is closed.")]
+    AccountClosed = 1,
+    /// An operator has frozen the account.
+    #[error("This account is frozen. Please speak to the bank.")]
+    AccountFrozen = 2,
+    /// The withdrawal would pass the daily limit.
+    #[error("This would exceed the daily withdrawal limit.")]
+    DailyLimit = 3,
+    /// The balance and the overdraft do not cover it.
+    #[error("Insufficient funds.")]
+    InsufficientFunds = 4,
+    /// The balance would pass what an account can hold.
+    #[error("The account cannot hold that much money.")]
+    BalanceTooLarge = 5,
+    /// A transfer from an account to itself.
+    #[error("An account cannot transfer to itself.")]
+    SameAccount = 6,
+    /// No such payee.
+    #[error("There is no such account to transfer to.")]
+    NoSuchPayee = 7,
+    /// The payee's account is frozen or closed.
+    #[error("The account to transfer to cannot receive money.")]
+    PayeeUnavailable = 8,
+    /// The payee's account is in another currency.
+    #[error("The account to transfer to is in another currency.")]
+    OtherCurrency = 9,
+    /// The payee's balance would pass what an account can hold.
+    #[error("The account to transfer to cannot hold that much money.")]
+    PayeeBalanceTooLarge = 10,
+}
+
+impl Decline {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Decline; 10] = [
+        Decline::AccountClosed,
+        Decline::AccountFrozen,
+        Decline::DailyLimit,
+        Decline::InsufficientFunds,
+        Decline::BalanceTooLarge,
+        Decline::SameAccount,
+        Decline::NoSuchPayee,
+        Decline::PayeeUnavailable,
+        Decline::OtherCurrency,
+        Decline::PayeeBalanceTooLarge,
+    ];
+
+    /// The number under which the journal stores it.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The reason with that number.
+    pub fn from_number(number: u8) -> Option<Decline> {
+        Decline::ALL.into_iter().find(|decline| decline.number() == number)
+    }
+
+    /// The name that scripts and the bank file know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Decline::AccountClosed => "account_closed",
+            Decline::AccountFrozen => "account_frozen",
+            Decline::DailyLimit => "daily_limit",
+            Decline::InsufficientFunds => "insufficient_funds",
+            Decline::BalanceTooLarge => "balance_too_large",
+            Decline::SameAccount => "same_account",
+            Decline::NoSuchPayee => "no_such_payee",
+            Decline::PayeeUnavailable => "payee_unavailable",
+            Decline::OtherCurrency => "other_currency",
+            Decline::PayeeBalanceTooLarge => "payee_balance_too_large",
+        }
+    }
+}
+
+/// The other side of an order, as the bank found it.
+#[derive(Clone, Copy, Debug)]
+pub enum Payee<'a> {
+    /// The order is no transfer, or goes to no account of this bank, or to the account itself.
+    None,
+    /// The customer who is paid.
+    Account(&'a Account),
+}
+
+/// Decides an order and gives its journal row, complete but for its Lsn. It changes nothing: the row does,
+/// once it has a place in the journal.
+///
+/// A row's moment is never before the newest row of any account that it is chained to.
+pub fn decide(order: &Order, account: &Account, payee: Payee<'_>, moment: Moment) -> Row {
+    let moment = moment.not_before(account.last_time, account.business_date);
+    let declined = |kind, contra, amount: Amount, decline| {
+        let requested = if kind == Kind::Deposit { amount.minor() } else { -amount.minor() };
+        row(order, account, moment, kind, Outcome::Declined(decline), contra, requested, account.balance)
+    };
+    let approved = |kind, contra, amount, balance| {
+        row(order, account, moment, kind, Outcome::Approved, contra, amount, balance)
+    };
+    let cash = Contra::System(SystemAccount::Cash);
+    match order.transaction {
+        Transaction::Deposit { amount } => match deposit(account, amount) {
+            Ok(balance) => approved(Kind::Deposit, cash, amount.minor(), balance),
+            Err(decline) => declined(Kind::Deposit, cash, amount, decline),
+        },
+        Transaction::Withdraw { amount } => match withdraw(account, amount, moment.date) {
+            Ok(balance) => approved(Kind::Withdrawal, cash, -amount.minor(), balance),
+            Err(decline) => declined(Kind::Withdrawal, cash, amount, decline),
+        },
+        Transaction::Transfer { to, amount } => {
+            let contra = Contra::Account(to);
+            match transfer(account, to, payee, amount) {
+                Ok((balance, payee_account, payee_balance)) => Row {
+                    moment: moment.not_before(payee_account.last_time, payee_account.business_date),
+                    contra_side: Some(ContraSide { balance: payee_balance, prev_lsn: payee_account.last_lsn }),
+                    ..approved(Kind::Transfer, contra, -amount.minor(), balance)
+                },
+                Err(decline) => declined(Kind::Transfer, contra, amount, decline),
+            }
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // The parts of a row that differ between its five makers above.
+fn row(
+    order: &Order,
+    account: &Account,
+    moment: Moment,
+    kind: Kind,
+    outcome: Outcome,
+    contra: Contra,
+    amount: i64,
+    balance: Money,
+) -> Row {
+    Row {
+        lsn: account.last_lsn,
+        moment,
+        kind,
+        outcome,
+        txn_id: Some(order.txn_id),
+        account: account.id,
+        contra,
+        terminal: Some(order.terminal),
+        amount: Money::from_minor(amount),
+        balance,
+        prev_lsn: account.last_lsn,
+        contra_side: None,
+        currency: account.currency,
+    }
+}
+
+/// The balance after a deposit. Refused, in this order, because the account is closed, frozen, or could not
+/// hold the money.
+fn deposit(account: &Account, amount: Amount) -> Result<Money, Decline> {
+    require_open(account)?;
+    account.balance.checked_add(amount.money()).ok_or(Decline::BalanceTooLarge)
+}
+
+/// The balance after a withdrawal. Refused, in this order, because the account is closed, frozen, the daily
+/// limit would be passed, or the funds do not suffice.
+fn withdraw(account: &Account, amount: Amount, date: BusinessDate) -> Result<Money, Decline> {
+    require_open(account)?;
+    if let Some(limit) = account.daily_limit {
+        let withdrawn = account.withdrawn_on(date).checked_add(amount.money());
+        if withdrawn.is_none_or(|withdrawn| withdrawn > limit) {
+            return Err(Decline::DailyLimit);
+        }
+    }
+    debit(account, amount)
+}
+
+/// Both balances after a transfer, the payer's first. Refused, in this order, because it goes to the account
+/// itself, the payer is closed or frozen, there is no such payee, the payee is frozen or closed, has another
+/// currency, the funds do not suffice, or the payee could not hold the money.
+fn transfer<'a>(
+    account: &Account,
+    to: AccountId,
+    payee: Payee<'a>,
+    amount: Amount,
+) -> Result<(Money, &'a Account, Money), Decline> {
+    if to == account.id {
+        return Err(Decline::SameAccount);
+    }
+    require_open(account)?;
+    let Payee::Account(payee) = payee else { return Err(Decline::NoSuchPayee) };
+    if payee.status != AccountStatus::Open {
+        return Err(Decline::PayeeUnavailable);
+    }
+    if payee.currency != account.currency {
+        return Err(Decline::OtherCurrency);
+    }
+    let balance = debit(account, amount)?;
+    let payee_balance = payee.balance.checked_add(amount.money()).ok_or(Decline::PayeeBalanceTooLarge)?;
+    Ok((balance, payee, payee_balance))
+}
+
+fn require_open(account: &Account) -> Result<(), Decline> {
+    match account.status {
+        AccountStatus::Open => Ok(()),
+        AccountStatus::Closed => Err(Decline::AccountClosed),
+        AccountStatus::Frozen => Err(Decline::AccountFrozen),
+    }
+}
+
+fn debit(account: &Account, amount: Amount) -> Result<Money, Decline> {
+    account
+        .balance
+        .checked_sub(amount.money())
+        .filter(|balance| i128::from(balance.minor()) >= -i128::from(account.overdraft_limit.minor()))
+        .ok_or(Decline::InsufficientFunds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Lsn;
+    use crate::money::Currency;
+    use crate::time::Timestamp;
+    use proptest::prelude::*;
+
+    const TODAY: BusinessDate = BusinessDate::from_days(20_000);
+
+    fn account(number: u64, balance: i64) -> Account {
+        Account {
+            balance: Money::from_minor(balance),
+            last_lsn: Lsn::new(number),
+            ..Account::new(AccountId::new(number).unwrap(), Currency::USD)
+        }
+    }
+
+    fn amount(minor: i64) -> Amount {
+        Amount::from_minor(minor).unwrap()
+    }
+
+    fn order(transaction: Transaction) -> Order {
+        Order { txn_id: TxnId::generate(), terminal: TerminalId::new("ATM-1").unwrap(), transaction }
+    }
+
+    fn today() -> Moment {
+        Moment { time: Timestamp::from_millis(20_000 * 86_400_000), date: TODAY }
+    }
+
+    fn decide_alone(account: &Account, transaction: Transaction) -> Row {
+        decide(&order(transaction), account, Payee::None, today())
+    }
+
+    fn outcome(account: &Account, transaction: Transaction) -> Outcome {
+        decide_alone(account, transaction).outcome
+    }
+
+    #[test]
+    fn approved_rows_carry_the_new_balance_and_declined_rows_the_old() {
+        let account = account(1, 100);
+        let check = |transaction, amount, balance, approved| {
+            let row = decide_alone(&account, transaction);
+            assert_eq!((row.amount.minor(), row.balance.minor()), (amount, balance), "{transaction:?}");
+            assert_eq!(row.outcome == Outcome::Approved, approved, "{transaction:?}");
+            assert_eq!(row.prev_lsn, account.last_lsn);
+        };
+        check(Transaction::Deposit { amount: amount(50) }, 50, 150, true);
+        check(Transaction::Withdraw { amount: amount(100) }, -100, 0, true);
+        check(Transaction::Withdraw { amount: amount(101) }, -101, 100, false);
+    }
+
+    #[test]
+    fn a_transfer_moves_the_same_sum_on_both_sides() {
+        let (payer, payee) = (account(1, 100), account(2, 5));
+        let transfer = order(Transaction::Transfer { to: payee.id, amount: amount(30) });
+        let row = decide(&transfer, &payer, Payee::Account(&payee), today());
+        assert_eq!(row.outcome, Outcome::Approved);
+        assert_eq!((row.balance.minor(), row.amount.minor()), (70, -30));
+        assert_eq!(row.contra_side, Some(ContraSide { balance: Money::from_minor(35), prev_lsn: payee.last_lsn }));
+    }
+
+    /// Each account below breaks every rule that comes after its own, so the first that applies must win.
+    #[test]
+    fn refusals_come_in_the_documented_order() {
+        let full = i64::MAX;
+        let with = |status, balance, overdraft, daily: Option<i64>| Account {
+            status,
+            overdraft_limit: Money::from_minor(overdraft),
+            daily_limit: daily.map(Money::from_minor),
+            ..account(1, balance)
+        };
+        use AccountStatus::{Closed, Frozen, Open};
+        let deposit = Transaction::Deposit { amount: amount(1) };
+        for (status, decline) in [
+            (Closed, Decline::AccountClosed),
+            (Frozen, Decline::AccountFrozen),
+            (Open, Decline::BalanceTooLarge),
+        ] {
+            assert_eq!(outcome(&with(status, full, 0, None), deposit), Outcome::Declined(decline));
+        }
+        let withdraw = Transaction::Withdraw { amount: amount(10) };
+        for (status, daily, decline) in [
+            (Closed, Some(1), Decline::AccountClosed),
+            (Frozen, Some(1), Decline::AccountFrozen),
+            (Open, Some(9), Decline::DailyLimit),
+            (Open, Some(10), Decline::InsufficientFunds),
+            (Open, None, Decline::InsufficientFunds),
+        ] {
+            assert_eq!(outcome(&with(status, 3, 6, daily), withdraw), Outcome::Declined(decline));
+        }
+        assert_eq!(outcome(&with(Open, 3, 7, Some(10)), withdraw), Outcome::Approved);
+
+        let yen = Currency::from_code("JPY").unwrap();
+        let payee = |status, currency, balance| Account { status, currency, ..account(2, balance) };
+        let cases = [
+            (Closed, 1, None, 1, Decline::SameAccount),
+            (Closed, 2, None, 1, Decline::AccountClosed),
+            (Frozen, 2, None, 1, Decline::AccountFrozen),
+            (Open, 2, None, 1, Decline::NoSuchPayee),
+            (Open, 2, Some(payee(Closed, yen, full)), 1, Decline::PayeeUnavailable),
+            (Open, 2, Some(payee(Frozen, yen, full)), 1, Decline::PayeeUnavailable),
+            (Open, 2, Some(payee(Open, yen, full)), 1, Decline::OtherCurrency),
+            (Open, 2, Some(payee(Open, Currency::USD, full)), 1, Decline::InsufficientFunds),
+            (Open, 2, Some(payee(Open, Currency::USD, full)), 10, Decline::PayeeBalanceTooLarge),
+        ];
+        for (status, to, payee, balance, decline) in cases {
+            let payer = with(status, balance, 0, None);
+            let transfer = order(Transaction::Transfer { to: AccountId::new(to).unwrap(), amount: amount(10) });
+            let payee = payee.as_ref().map_or(Payee::None, Payee::Account);
+            let row = decide(&transfer, &payer, payee, today());
+            assert_eq!(row.outcome, Outcome::Declined(decline));
+            assert_eq!((row.balance, row.contra_side), (payer.balance, None), "{decline:?}");
+        }
+    }
+
+    #[test]
+    fn the_daily_limit_is_for_one_date_and_for_cash() {
+        let mut account = Account {
+            daily_limit: Some(Money::from_minor(100)),
+            withdrawn: Money::from_minor(90),
+            business_date: TODAY,
+            ..account(1, 1000)
+        };
+        let withdraw = Transaction::Withdraw { amount: amount(20) };
+        assert_eq!(outcome(&account, withdraw), Outcome::Declined(Decline::DailyLimit));
+        account.business_date = BusinessDate::from_days(TODAY.days() - 1);
+        assert_eq!(outcome(&account, withdraw), Outcome::Approved);
+    }
+
+    #[test]
+    fn an_overdraft_limit_of_any_size_is_safe() {
+        let mut account = account(1, i64::MIN + 5);
+        account.overdraft_limit = Money::from_minor(i64::MAX);
+        let withdraw = |minor| Transaction::Withdraw { amount: amount(minor) };
+        assert_eq!(outcome(&account, withdraw(4)), Outcome::Approved);
+        assert_eq!(outcome(&account, withdraw(5)), Outcome::Declined(Decline::InsufficientFunds));
+        assert_eq!(outcome(&account, withdraw(i64::MAX)), Outcome::Declined(Decline::InsufficientFunds));
+    }
+
+    #[test]
+    fn time_does_not_run_backwards_for_either_side() {
+        let later = |account: Account, millis, days| Account {
+            last_time: Timestamp::from_millis(millis),
+            business_date: BusinessDate::from_days(days),
+            ..account
+        };
+        let early = Moment { time: Timestamp::from_millis(10), date: BusinessDate::from_days(1) };
+        let payer = later(account(1, 100), 20, 3);
+        let payee = later(account(2, 0), 30, 2);
+        let deposit = order(Transaction::Deposit { amount: amount(1) });
+        let row = decide(&deposit, &payer, Payee::None, early);
+        assert_eq!((row.moment.time.millis(), row.moment.date.days()), (20, 3));
+        let transfer = order(Transaction::Transfer { to: payee.id, amount: amount(1) });
+        let row = decide(&transfer, &payer, Payee::Account(&payee), early);
+        assert_eq!((row.moment.time.millis(), row.moment.date.days()), (30, 3));
+    }
+
+    #[test]
+    fn numbers_of_declines_are_kept() {
+        for (index, decline) in Decline::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(decline.number()), index + 1);
+            assert_eq!(Decline::from_number(decline.number()), Some(decline));
+        }
+    }
+
+    proptest! {
+        /// No customer's transaction passes a limit, whatever the state it meets.
+        #[test]
+        fn limits_hold(
+            balance in any::<i64>(), overdraft in 0i64.., daily in proptest::option::of(0i64..),
+            withdrawn in 0i64.., minor in 1i64.., kind in 0..3, payee_balance in any::<i64>(),
+        ) {
+            let payer = Account {
+                overdraft_limit: Money::from_minor(overdraft),
+                daily_limit: daily.map(Money::from_minor),
+                withdrawn: Money::from_minor(withdrawn),
+                business_date: TODAY,
+                ..account(1, balance)
+            };
+            let payee = account(2, payee_balance);
+            let transaction = match kind {
+                0 => Transaction::Deposit { amount: amount(minor) },
+                1 => Transaction::Withdraw { amount: amount(minor) },
+                _ => Transaction::Transfer { to: payee.id, amount: amount(minor) },
+            };
+            let row = decide(&order(transaction), &payer, Payee::Account(&payee), today());
+            if row.outcome == Outcome::Approved {
+                prop_assert_eq!(i128::from(row.balance.minor()), i128::from(balance) + i128::from(row.amount.minor()));
+                if row.amount.minor() < 0 {
+                    prop_assert!(i128::from(row.balance.minor()) >= -i128::from(overdraft));
+                }
+                if row.kind == Kind::Withdrawal && let Some(daily) = daily {
+                    prop_assert!(i128::from(withdrawn) + i128::from(minor) <= i128::from(daily));
+                }
+                if let Some(contra) = row.contra_side {
+                    prop_assert_eq!(i128::from(contra.balance.minor()), i128::from(payee_balance) + i128::from(minor));
+                }
+            } else {
+                prop_assert_eq!(row.balance.minor(), balance);
+                prop_assert_eq!(row.contra_side, None);
+            }
+        }
+    }
+}
