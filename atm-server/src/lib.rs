@@ -1,1 +1,17 @@
-//! Placeholder
+//! The bank server, as a library: what `atm-server` runs, and what tests and other programs can embed.
+//!
+//! [`serve::serve`] is the accept loop, generic over a [`serve::ClientHandler`]; [`atm_handler::AtmHandler`] is
+//! the handler that speaks the native protocol; [`server::run`] puts a bank behind it.
+
+pub mod args;
+pub mod atm_handler;
+pub mod commands;
+pub mod config;
+mod connection;
+mod progress;
+mod reading_desk;
+pub mod serve;
+pub mod server;
+mod session;
+pub mod shutdown;
+mod to_wire;

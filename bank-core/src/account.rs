@@ -59,7 +59,11 @@ impl Account {
 
     /// What has been withdrawn in cash on `date`.
     pub fn withdrawn_on(&self, date: BusinessDate) -> Money {
-        if date > self.business_date { Money::ZERO } else { self.withdrawn }
+        if date > self.business_date {
+            Money::ZERO
+        } else {
+            self.withdrawn
+        }
     }
 
     /// Copies what a journal row says of this account. It decides nothing, so it serves a live transaction
@@ -90,7 +94,10 @@ pub struct AccountChange {
 impl AccountChange {
     /// This change followed by a newer one, as one.
     pub fn then(self, newer: AccountChange) -> AccountChange {
-        AccountChange { withdrawn: newer.withdrawn_after(self.moment.date, self.withdrawn), ..newer }
+        AccountChange {
+            withdrawn: newer.withdrawn_after(self.moment.date, self.withdrawn),
+            ..newer
+        }
     }
 
     /// What has been withdrawn on this change's date, given what had been on `date` before.
@@ -110,7 +117,10 @@ mod tests {
     fn change(lsn: u64, day: i32, balance: i64, withdrawn: i64) -> AccountChange {
         AccountChange {
             lsn: Lsn::new(lsn),
-            moment: Moment { time: Timestamp::from_millis(lsn as i64), date: BusinessDate::from_days(day) },
+            moment: Moment {
+                time: Timestamp::from_millis(lsn as i64),
+                date: BusinessDate::from_days(day),
+            },
             balance: Money::from_minor(balance),
             withdrawn: Money::from_minor(withdrawn),
         }
@@ -118,8 +128,13 @@ mod tests {
 
     #[test]
     fn changes_one_by_one_equal_the_changes_as_one() {
-        let changes =
-            [change(1, 5, 100, 0), change(2, 5, 90, 10), change(4, 6, 85, 5), change(7, 6, 65, 20), change(9, 7, 70, 0)];
+        let changes = [
+            change(1, 5, 100, 0),
+            change(2, 5, 90, 10),
+            change(4, 6, 85, 5),
+            change(7, 6, 65, 20),
+            change(9, 7, 70, 0),
+        ];
         for split in 1..changes.len() {
             let mut stepwise = Account::new(AccountId::new(1).unwrap(), Currency::USD);
             let mut merged = stepwise.clone();

@@ -72,7 +72,8 @@ pub struct Login {
 impl Login {
     /// Whether the card has been blocked since.
     pub fn is_blocked(&self) -> bool {
-        self.cell.read(|state| state.is_some_and(|state| state.is_blocked()))
+        self.cell
+            .read(|state| state.is_some_and(|state| state.is_blocked()))
     }
 }
 
@@ -121,7 +122,9 @@ impl Bank {
         let terminals = std::mem::take(&mut opened.terminals).into_iter().collect();
         let (last_lsn, profile) = (opened.last_lsn, opened.pin_profile);
         let pin = Pin::new(b"0000").expect("four digits are a PIN");
-        let decoy_hash = peppers.hash(&pin, profile).map_err(|error| BankFileError::Pin(Box::new(error)))?;
+        let decoy_hash = peppers
+            .hash(&pin, profile)
+            .map_err(|error| BankFileError::Pin(Box::new(error)))?;
         let (writer, lock) = BankFileWriter::new(opened, path)?;
         Ok(Bank {
             accounts,
@@ -160,16 +163,22 @@ impl Bank {
             _ => None,
         };
         let Some(payee) = payee else {
-            return account.cell.write(|account| self.carry_out(slot, order, account, None, now));
+            return account
+                .cell
+                .write(|account| self.carry_out(slot, order, account, None, now));
         };
         // Two transfers the opposite way must not wait for each other: the lower number is locked first.
         if account.id < payee.id {
             account.cell.write(|account| {
-                payee.cell.write(|payee| self.carry_out(slot, order, account, Some(payee), now))
+                payee
+                    .cell
+                    .write(|payee| self.carry_out(slot, order, account, Some(payee), now))
             })
         } else {
             payee.cell.write(|payee| {
-                account.cell.write(|account| self.carry_out(slot, order, account, Some(payee), now))
+                account
+                    .cell
+                    .write(|account| self.carry_out(slot, order, account, Some(payee), now))
             })
         }
     }
@@ -182,7 +191,12 @@ impl Bank {
         payee: Option<&mut Account>,
         now: Moment,
     ) -> Row {
-        let mut row = decide(order, account, payee.as_deref().map_or(Payee::None, Payee::Account), now);
+        let mut row = decide(
+            order,
+            account,
+            payee.as_deref().map_or(Payee::None, Payee::Account),
+            now,
+        );
         row.lsn = self.journal.append(slot, row);
         // From here on nothing can fail.
         account.apply(&row.account_change());
@@ -204,12 +218,18 @@ impl Bank {
     pub fn login(&self, number: &CardNumber, pin: &Pin) -> Result<Login, LoginError> {
         let slot = self.journal.reserve_blocking()?;
         let cell = self.cards.cell(number);
-        let Some(card) = self.readers.card(number)? else { return self.refuse(pin) };
+        let Some(card) = self.readers.card(number)? else {
+            return self.refuse(pin);
+        };
         let change = |slot, next: &dyn Fn(CardState) -> Option<CardState>| {
             cell.write(|state| {
                 let state = state.get_or_insert(card.state);
                 *state = next(*state)?;
-                let update = Update::Card { number: number.clone(), state: *state, cell: Arc::clone(&cell) };
+                let update = Update::Card {
+                    number: number.clone(),
+                    state: *state,
+                    cell: Arc::clone(&cell),
+                };
                 Some((*state, self.journal.append_update(slot, update)))
             })
         };
@@ -232,14 +252,23 @@ impl Bank {
             return Err(LoginError::Refused);
         }
         let account = self.account(card.account).ok_or_else(|| BankFileError::Damaged {
-            what: format!("card {number} opens account {}, which does not exist", card.account),
+            what: format!(
+                "card {number} opens account {}, which does not exist",
+                card.account
+            ),
         })?;
-        Ok(Login { card: card.number, holder: card.holder, account, cell })
+        Ok(Login {
+            card: card.number,
+            holder: card.holder,
+            account,
+            cell,
+        })
     }
 
     /// The answer to a card that is unknown or blocked, after the work of a PIN check.
     fn refuse(&self, pin: &Pin) -> Result<Login, LoginError> {
-        self.peppers.verify(pin, &self.decoy_hash, self.peppers.newest())?;
+        self.peppers
+            .verify(pin, &self.decoy_hash, self.peppers.newest())?;
         Err(LoginError::Refused)
     }
 
@@ -255,7 +284,9 @@ impl Bank {
     ) -> Result<(Balance, Vec<StatementLine>), StatementError> {
         let balance = account.balance();
         self.journal.durable(balance.lsn).wait()?;
-        let lines = self.readers.statement(account.id, balance.currency, balance.lsn, lines)?;
+        let lines = self
+            .readers
+            .statement(account.id, balance.currency, balance.lsn, lines)?;
         Ok((balance, lines))
     }
 
@@ -279,7 +310,9 @@ impl Bank {
         }
         self.terminals.insert(id);
         // Recorded even if it was known: whoever made it known may not be durable yet.
-        Ok(self.journal.append_update(slot, Update::Terminal(Terminal { id, registered: now })))
+        Ok(self
+            .journal
+            .append_update(slot, Update::Terminal(Terminal { id, registered: now })))
     }
 
     /// Ends the bank in order: commits what was posted, brings the `accounts` table up to date and empties the
@@ -313,4 +346,3 @@ impl AccountHandle {
         self.cell.read(|account| account.currency)
     }
 }
-

@@ -40,7 +40,10 @@ pub struct CardState {
 
 impl CardState {
     /// A card that was never used.
-    pub const FRESH: CardState = CardState { tries: 0, status: CardStatus::Active };
+    pub const FRESH: CardState = CardState {
+        tries: 0,
+        status: CardStatus::Active,
+    };
 
     /// Whether no PIN is to be looked at any more.
     pub const fn is_blocked(self) -> bool {
@@ -51,26 +54,40 @@ impl CardState {
     /// one after another. `None` if the card is blocked: then the PIN must not be looked at.
     #[must_use]
     pub fn count_try(self) -> Option<CardState> {
-        (!self.is_blocked()).then(|| CardState { tries: self.tries + 1, ..self })
+        (!self.is_blocked()).then(|| CardState {
+            tries: self.tries + 1,
+            ..self
+        })
     }
 
     /// After a PIN that could not be judged, for a reason that is not the customer's.
     #[must_use]
     pub fn take_back_try(self) -> CardState {
-        CardState { tries: self.tries.saturating_sub(1), ..self }
+        CardState {
+            tries: self.tries.saturating_sub(1),
+            ..self
+        }
     }
 
     /// After a wrong PIN: the last try blocks the card.
     #[must_use]
     pub fn after_wrong_pin(self) -> CardState {
-        let status = if self.tries >= MAX_PIN_TRIES { CardStatus::Blocked } else { self.status };
+        let status = if self.tries >= MAX_PIN_TRIES {
+            CardStatus::Blocked
+        } else {
+            self.status
+        };
         CardState { status, ..self }
     }
 
     /// After the right PIN: the count begins anew, unless the card was blocked meanwhile.
     #[must_use]
     pub fn after_right_pin(self) -> CardState {
-        if matches!(self.status, CardStatus::Blocked) { self } else { CardState { tries: 0, ..self } }
+        if matches!(self.status, CardStatus::Blocked) {
+            self
+        } else {
+            CardState { tries: 0, ..self }
+        }
     }
 }
 
@@ -86,12 +103,19 @@ mod tests {
         }
         assert_eq!(card.status, CardStatus::Blocked);
         assert_eq!(card.count_try(), None);
-        assert_eq!(card.after_right_pin(), card, "a blocked card is not unblocked by its PIN");
+        assert_eq!(
+            card.after_right_pin(),
+            card,
+            "a blocked card is not unblocked by its PIN"
+        );
     }
 
     #[test]
     fn a_right_pin_gives_all_tries_back() {
-        let two_wrong = CardState { tries: 2, ..CardState::FRESH };
+        let two_wrong = CardState {
+            tries: 2,
+            ..CardState::FRESH
+        };
         let right = two_wrong.count_try().unwrap().after_right_pin();
         assert_eq!(right, CardState::FRESH);
     }
@@ -99,6 +123,10 @@ mod tests {
     #[test]
     fn guesses_at_once_count_before_any_is_checked() {
         let three = (0..3).fold(CardState::FRESH, |card, _| card.count_try().unwrap());
-        assert_eq!(three.count_try(), None, "a fourth is not looked at although none was judged yet");
+        assert_eq!(
+            three.count_try(),
+            None,
+            "a fourth is not looked at although none was judged yet"
+        );
     }
 }

@@ -65,7 +65,11 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &second));
         first.write(|state| *state = Some(CardState::FRESH));
         drop((first, second));
-        assert_eq!(cards.cell(&number("Ken")).read(|state| *state), None, "a new user reads the file again");
+        assert_eq!(
+            cards.cell(&number("Ken")).read(|state| *state),
+            None,
+            "a new user reads the file again"
+        );
     }
 
     #[test]

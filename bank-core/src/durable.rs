@@ -42,7 +42,10 @@ struct Waiters {
 
 impl DurableMark {
     pub(crate) fn new(durable: u64) -> Arc<DurableMark> {
-        Arc::new(DurableMark { durable: AtomicU64::new(durable), waiters: Mutex::default() })
+        Arc::new(DurableMark {
+            durable: AtomicU64::new(durable),
+            waiters: Mutex::default(),
+        })
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -79,7 +82,11 @@ impl DurableMark {
     }
 
     pub(crate) fn wait(self: &Arc<DurableMark>, number: u64) -> Durable {
-        Durable { mark: Arc::clone(self), number, ticket: None }
+        Durable {
+            mark: Arc::clone(self),
+            number,
+            ticket: None,
+        }
     }
 }
 
@@ -113,7 +120,9 @@ impl Future for Durable {
             waiters.next_ticket += 1;
             waiters.next_ticket
         });
-        waiters.wakers.insert((self.number, ticket), context.waker().clone());
+        waiters
+            .wakers
+            .insert((self.number, ticket), context.waker().clone());
         Poll::Pending
     }
 }
@@ -181,7 +190,11 @@ mod tests {
         let mut second = mark.wait(2);
         assert!(poll(&mut second, &count).is_pending());
         mark.advance(1);
-        assert_eq!(count.0.load(Ordering::SeqCst), 0, "entry 1 does not wake who waits for 2");
+        assert_eq!(
+            count.0.load(Ordering::SeqCst),
+            0,
+            "entry 1 does not wake who waits for 2"
+        );
         assert!(poll(&mut second, &count).is_pending());
         mark.advance(5);
         assert_eq!(count.0.load(Ordering::SeqCst), 1);

@@ -22,7 +22,9 @@ impl AccountId {
     /// If the number is 0 or above `i64::MAX`, which the bank file could not hold.
     pub fn new(number: u64) -> Result<AccountId, InvalidId> {
         if number == 0 || number > i64::MAX as u64 {
-            return Err(InvalidId("an account number is a whole number from 1 to 9223372036854775807"));
+            return Err(InvalidId(
+                "an account number is a whole number from 1 to 9223372036854775807",
+            ));
         }
         Ok(AccountId(number))
     }
@@ -68,7 +70,9 @@ impl CardNumber {
             return Err(InvalidId("a card number has at most 64 bytes"));
         }
         if text.trim() != text || text.chars().any(char::is_control) {
-            return Err(InvalidId("a card number has no space around it and no control characters"));
+            return Err(InvalidId(
+                "a card number has no space around it and no control characters",
+            ));
         }
         Ok(CardNumber(text.into()))
     }
@@ -116,7 +120,9 @@ impl TerminalId {
     pub fn new(text: &str) -> Result<TerminalId, InvalidId> {
         let legal = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'-';
         if text.is_empty() || text.len() > MAX_TERMINAL_ID_BYTES || !text.bytes().all(legal) {
-            return Err(InvalidId("a terminal id is 1 to 8 of the characters A-Z, 0-9 and -"));
+            return Err(InvalidId(
+                "a terminal id is 1 to 8 of the characters A-Z, 0-9 and -",
+            ));
         }
         let mut bytes = [0; MAX_TERMINAL_ID_BYTES];
         bytes[..text.len()].copy_from_slice(text.as_bytes());
@@ -166,7 +172,8 @@ impl TxnId {
     /// If they are no UUIDv7.
     pub fn from_bytes(bytes: [u8; 16]) -> Result<TxnId, InvalidId> {
         let uuid = uuid::Uuid::from_bytes(bytes);
-        if uuid.get_version() != Some(uuid::Version::SortRand) || uuid.get_variant() != uuid::Variant::RFC4122 {
+        if uuid.get_version() != Some(uuid::Version::SortRand) || uuid.get_variant() != uuid::Variant::RFC4122
+        {
             return Err(InvalidId("a transaction id is a UUID of version 7 (RFC 9562)"));
         }
         Ok(TxnId(uuid))
@@ -233,7 +240,9 @@ impl fmt::Display for Lsn {
 impl From<TxnId> for Timestamp {
     fn from(id: TxnId) -> Timestamp {
         let bytes = id.to_bytes();
-        let millis = bytes[..6].iter().fold(0i64, |millis, &byte| millis << 8 | i64::from(byte));
+        let millis = bytes[..6]
+            .iter()
+            .fold(0i64, |millis, &byte| millis << 8 | i64::from(byte));
         Timestamp::from_millis(millis)
     }
 }
@@ -246,7 +255,16 @@ mod tests {
     fn account_numbers_are_plain_positive_integers() {
         assert_eq!("1001".parse(), AccountId::new(1001));
         assert_eq!("9223372036854775807".parse(), AccountId::new(i64::MAX as u64));
-        for bad in ["", "0", "-1", "+1", " 1", "1.0", "9223372036854775808", "99999999999999999999"] {
+        for bad in [
+            "",
+            "0",
+            "-1",
+            "+1",
+            " 1",
+            "1.0",
+            "9223372036854775808",
+            "99999999999999999999",
+        ] {
             assert!(bad.parse::<AccountId>().is_err(), "{bad:?}");
         }
     }
@@ -282,7 +300,12 @@ mod tests {
         let id = TxnId::generate();
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(TxnId::from_bytes(id.to_bytes()), Ok(id));
-        for bad in ["", "7", "00000000-0000-0000-0000-000000000000", "f47ac10b-58cc-4372-a567-0e02b2c3d479"] {
+        for bad in [
+            "",
+            "7",
+            "00000000-0000-0000-0000-000000000000",
+            "f47ac10b-58cc-4372-a567-0e02b2c3d479",
+        ] {
             assert!(bad.parse::<TxnId>().is_err(), "{bad:?}");
         }
     }

@@ -121,18 +121,29 @@ impl Journal {
     pub fn start(store: impl Store, last_lsn: Lsn) -> Journal {
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(JOURNAL_QUEUE_ENTRIES)),
-            queue: Mutex::new(Queue { batch: Batch::default(), last_lsn, last_update: 0 }),
+            queue: Mutex::new(Queue {
+                batch: Batch::default(),
+                last_lsn,
+                last_update: 0,
+            }),
             arrived: Condvar::new(),
             rows: DurableMark::new(last_lsn.get()),
             updates: DurableMark::new(0),
             closing: AtomicBool::new(false),
         });
-        let writer = Writer { shared: Arc::clone(&shared), store, batch: Batch::default() };
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            store,
+            batch: Batch::default(),
+        };
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run())
             .expect("the operating system gives the journal its thread");
-        Journal { shared, thread: Mutex::new(Some(thread)) }
+        Journal {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        }
     }
 
     /// Waits for a place in the queue. Nothing may be locked meanwhile.
@@ -292,12 +303,18 @@ impl<S: Store> Writer<S> {
                 if let Some(row) = self.batch.rows.last() {
                     self.shared.rows.advance(row.lsn.get());
                 }
-                self.shared.updates.advance(self.shared.updates.get() + self.batch.updates.len() as u64);
+                self.shared
+                    .updates
+                    .advance(self.shared.updates.get() + self.batch.updates.len() as u64);
                 self.batch.clear();
             }
             busy = self.store.maintain()?;
         }
-        if self.shared.rows.ended().is_none() { self.store.close() } else { Ok(()) }
+        if self.shared.rows.ended().is_none() {
+            self.store.close()
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes what has gathered; waits for something unless `busy` with other work. False at the end.
@@ -344,7 +361,9 @@ mod tests {
 
     impl Store for Gated {
         fn commit(&mut self, batch: &Batch) -> Result<(), BankFileError> {
-            self.batches.send(batch.rows.iter().map(|row| row.lsn.get()).collect()).unwrap();
+            self.batches
+                .send(batch.rows.iter().map(|row| row.lsn.get()).collect())
+                .unwrap();
             self.answers.recv().unwrap()
         }
 
@@ -367,13 +386,21 @@ mod tests {
     fn bench() -> Bench {
         let (batches_in, batches) = channel();
         let (answers, answers_out) = channel();
-        let store = Gated { batches: batches_in, answers: answers_out };
-        Bench { journal: Journal::start(store, Lsn::new(10)), batches, answers }
+        let store = Gated {
+            batches: batches_in,
+            answers: answers_out,
+        };
+        Bench {
+            journal: Journal::start(store, Lsn::new(10)),
+            batches,
+            answers,
+        }
     }
 
     impl Bench {
         fn append(&self) -> Lsn {
-            self.journal.append(self.journal.reserve_blocking().unwrap(), row())
+            self.journal
+                .append(self.journal.reserve_blocking().unwrap(), row())
         }
     }
 
@@ -396,7 +423,9 @@ mod tests {
     }
 
     fn failure() -> BankFileError {
-        BankFileError::Damaged { what: "for the test".into() }
+        BankFileError::Damaged {
+            what: "for the test".into(),
+        }
     }
 
     #[test]
@@ -405,7 +434,11 @@ mod tests {
         assert_eq!(bench.append().get(), 11);
         assert_eq!(bench.batches.recv().unwrap(), [11]);
         let last = (0..5).map(|_| bench.append()).last().unwrap();
-        assert_eq!(bench.journal.durable_lsn().get(), 10, "nothing is durable before its commit has returned");
+        assert_eq!(
+            bench.journal.durable_lsn().get(),
+            10,
+            "nothing is durable before its commit has returned"
+        );
         bench.answers.send(Ok(())).unwrap();
         assert_eq!(bench.batches.recv().unwrap(), [12, 13, 14, 15, 16]);
         assert_eq!(bench.journal.durable_lsn().get(), 11);
@@ -421,13 +454,25 @@ mod tests {
         let second = bench.append();
         bench.answers.send(Err(failure())).unwrap();
         for lsn in [first, second] {
-            assert!(matches!(bench.journal.durable(lsn).wait(), Err(JournalError::Failed(_))));
+            assert!(matches!(
+                bench.journal.durable(lsn).wait(),
+                Err(JournalError::Failed(_))
+            ));
         }
-        assert!(bench.journal.durable(Lsn::new(10)).wait().is_ok(), "what was durable stays answered");
-        assert!(matches!(bench.journal.reserve_blocking(), Err(JournalError::Failed(_))));
+        assert!(
+            bench.journal.durable(Lsn::new(10)).wait().is_ok(),
+            "what was durable stays answered"
+        );
+        assert!(matches!(
+            bench.journal.reserve_blocking(),
+            Err(JournalError::Failed(_))
+        ));
         assert!(matches!(block_on(bench.journal.ended()), JournalError::Failed(_)));
         assert!(matches!(bench.journal.close(), Err(JournalError::Failed(_))));
-        assert!(bench.batches.try_recv().is_err(), "the store is called no more, not even to close it");
+        assert!(
+            bench.batches.try_recv().is_err(),
+            "the store is called no more, not even to close it"
+        );
     }
 
     #[test]
@@ -435,16 +480,24 @@ mod tests {
         let bench = bench();
         bench.append();
         bench.batches.recv().unwrap();
-        let slots: Vec<_> = (0..JOURNAL_QUEUE_ENTRIES).map(|_| bench.journal.reserve_blocking().unwrap()).collect();
+        let slots: Vec<_> = (0..JOURNAL_QUEUE_ENTRIES)
+            .map(|_| bench.journal.reserve_blocking().unwrap())
+            .collect();
         let mut waiting = Box::pin(bench.journal.reserve());
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(waiting.as_mut().poll(&mut context).is_pending());
         let mut slots = slots.into_iter();
         bench.journal.append(slots.next().unwrap(), row());
-        assert!(waiting.as_mut().poll(&mut context).is_pending(), "an append does not free its place");
+        assert!(
+            waiting.as_mut().poll(&mut context).is_pending(),
+            "an append does not free its place"
+        );
         bench.answers.send(Ok(())).unwrap();
         assert_eq!(bench.batches.recv().unwrap(), [12]);
-        assert!(waiting.as_mut().poll(&mut context).is_ready(), "the taken group does");
+        assert!(
+            waiting.as_mut().poll(&mut context).is_ready(),
+            "the taken group does"
+        );
         drop(slots);
         bench.answers.send(Ok(())).unwrap();
     }
@@ -452,7 +505,9 @@ mod tests {
     #[test]
     fn an_unspent_slot_goes_to_somebody_else() {
         let bench = bench();
-        let slots: Vec<_> = (0..JOURNAL_QUEUE_ENTRIES).map(|_| bench.journal.reserve_blocking().unwrap()).collect();
+        let slots: Vec<_> = (0..JOURNAL_QUEUE_ENTRIES)
+            .map(|_| bench.journal.reserve_blocking().unwrap())
+            .collect();
         drop(slots);
         drop(bench.journal.reserve_blocking().unwrap());
     }
@@ -462,7 +517,9 @@ mod tests {
         let bench = bench();
         bench.append();
         bench.batches.recv().unwrap();
-        let slots: Vec<_> = (0..JOURNAL_QUEUE_ENTRIES).map(|_| bench.journal.reserve_blocking().unwrap()).collect();
+        let slots: Vec<_> = (0..JOURNAL_QUEUE_ENTRIES)
+            .map(|_| bench.journal.reserve_blocking().unwrap())
+            .collect();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| bench.journal.reserve_blocking());
             bench.answers.send(Err(failure())).unwrap();
@@ -478,7 +535,13 @@ mod tests {
         bench.answers.send(Ok(())).unwrap();
         bench.journal.close().unwrap();
         assert!(bench.journal.durable(lsn).wait().is_ok());
-        assert_eq!(bench.batches.iter().take(2).collect::<Vec<_>>(), [vec![11], vec![]]);
-        assert!(matches!(bench.journal.reserve_blocking(), Err(JournalError::Closed)));
+        assert_eq!(
+            bench.batches.iter().take(2).collect::<Vec<_>>(),
+            [vec![11], vec![]]
+        );
+        assert!(matches!(
+            bench.journal.reserve_blocking(),
+            Err(JournalError::Closed)
+        ));
     }
 }

@@ -124,7 +124,6 @@ pub const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 
 // --- files that a person gives us -------------------------------------------------------------------
 
-
 /// Bytes of the longest list of accounts: it is checked as a whole, and so held in memory as a whole.
 pub const MAX_LIST_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 

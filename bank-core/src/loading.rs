@@ -60,8 +60,16 @@ pub enum ListError {
 /// The first account number that is assigned to a row without one.
 const FIRST_ASSIGNED_ACCOUNT: u64 = 1001;
 
-const COLUMNS: [&str; 8] =
-    ["card", "holder", "pin", "account", "currency", "balance", "overdraft_limit", "daily_limit"];
+const COLUMNS: [&str; 8] = [
+    "card",
+    "holder",
+    "pin",
+    "account",
+    "currency",
+    "balance",
+    "overdraft_limit",
+    "daily_limit",
+];
 
 /// One row, each field checked by itself.
 struct ListedRow {
@@ -94,7 +102,10 @@ impl AccountList {
         let mut bad = Vec::new();
         let rows = read_rows(csv, &mut bad);
         if rows.is_empty() && bad.is_empty() {
-            bad.push(BadRow { line: 1, reason: "the list is empty: it has no accounts".into() });
+            bad.push(BadRow {
+                line: 1,
+                reason: "the list is empty: it has no accounts".into(),
+            });
         }
         let numbers: Vec<_> = rows.iter().filter_map(|row| row.account).collect();
         let cards: Vec<_> = rows.iter().map(|row| row.card.clone()).collect();
@@ -127,7 +138,10 @@ impl AccountList {
             })
             .collect();
         cards.sort_unstable_by(|a, b| a.number.cmp(&b.number));
-        AccountList { accounts: accounts.collect(), cards }
+        AccountList {
+            accounts: accounts.collect(),
+            cards,
+        }
     }
 
     /// Hashes the PINs on all cores. `done` is told how many are hashed so far.
@@ -147,8 +161,19 @@ impl AccountList {
             .map(|card| {
                 let pin_hash = peppers.hash(&card.pin, profile)?;
                 done(hashed.fetch_add(1, Ordering::Relaxed) + 1);
-                let PlainCard { number, holder, account, pin: _ } = card;
-                Ok(NewCard { number, holder, account, pin_hash, pepper_id: peppers.newest() })
+                let PlainCard {
+                    number,
+                    holder,
+                    account,
+                    pin: _,
+                } = card;
+                Ok(NewCard {
+                    number,
+                    holder,
+                    account,
+                    pin_hash,
+                    pepper_id: peppers.newest(),
+                })
             })
             .collect::<Result<_, PinError>>()?;
         Ok((self.accounts, cards))
@@ -158,8 +183,11 @@ impl AccountList {
 /// Reads what can be read, and says what cannot.
 fn read_rows(csv: &[u8], bad: &mut Vec<BadRow>) -> Vec<ListedRow> {
     let csv = csv.strip_prefix("\u{feff}".as_bytes()).unwrap_or(csv);
-    let mut reader =
-        csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(csv);
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(csv);
     let mut columns: Option<Vec<&'static str>> = None;
     let mut rows = Vec::new();
     let mut record = ByteRecord::new();
@@ -168,7 +196,10 @@ fn read_rows(csv: &[u8], bad: &mut Vec<BadRow>) -> Vec<ListedRow> {
             Ok(true) => {}
             Ok(false) => return rows,
             Err(error) => {
-                bad.push(BadRow { line: reader.position().line(), reason: error.to_string() });
+                bad.push(BadRow {
+                    line: reader.position().line(),
+                    reason: error.to_string(),
+                });
                 return rows;
             }
         }
@@ -204,8 +235,10 @@ fn read_rows(csv: &[u8], bad: &mut Vec<BadRow>) -> Vec<ListedRow> {
 
 /// The columns, if the first record names them; `None` if it is a row already.
 fn read_heading(record: &ByteRecord) -> Result<Option<Vec<&'static str>>, String> {
-    let names: Vec<String> =
-        record.iter().map(|field| String::from_utf8_lossy(field).trim().to_lowercase()).collect();
+    let names: Vec<String> = record
+        .iter()
+        .map(|field| String::from_utf8_lossy(field).trim().to_lowercase())
+        .collect();
     if !names.iter().any(|name| name == "pin") || !names.iter().any(|name| name == "balance") {
         return Ok(None);
     }
@@ -213,7 +246,10 @@ fn read_heading(record: &ByteRecord) -> Result<Option<Vec<&'static str>>, String
     for name in &names {
         let name = if name == "name" { "holder" } else { name };
         let Some(column) = COLUMNS.into_iter().find(|column| *column == name) else {
-            return Err(format!("unknown column \"{name}\": the columns are {}", COLUMNS.join(", ")));
+            return Err(format!(
+                "unknown column \"{name}\": the columns are {}",
+                COLUMNS.join(", ")
+            ));
         };
         if columns.contains(&column) {
             return Err(format!("the column \"{column}\" is there twice"));
@@ -229,7 +265,12 @@ fn read_heading(record: &ByteRecord) -> Result<Option<Vec<&'static str>>, String
 /// Checks the fields of a row by themselves, all of them.
 fn read_row(line: u64, record: &ByteRecord, columns: &[&'static str]) -> Result<ListedRow, Vec<String>> {
     if record.len() != columns.len() {
-        return Err(vec![format!("{} columns instead of {} ({})", record.len(), columns.len(), columns.join(", "))]);
+        return Err(vec![format!(
+            "{} columns instead of {} ({})",
+            record.len(),
+            columns.len(),
+            columns.join(", ")
+        )]);
     }
     let mut fields = HashMap::new();
     let mut reasons = Vec::new();
@@ -248,20 +289,35 @@ fn read_row(line: u64, record: &ByteRecord, columns: &[&'static str]) -> Result<
     match holder {
         None => keep("the holder is empty".into()),
         Some(holder) if holder.len() > MAX_HOLDER_BYTES || holder.chars().any(char::is_control) => {
-            keep(format!("a holder's name has at most {MAX_HOLDER_BYTES} bytes and no control characters"));
+            keep(format!(
+                "a holder's name has at most {MAX_HOLDER_BYTES} bytes and no control characters"
+            ));
         }
         Some(_) => {}
     }
-    let card = fields.get("card").copied().or(holder).and_then(|text| CardNumber::new(text).map_err(|e| keep(e.to_string())).ok());
-    let pin = Pin::new(fields.get("pin").copied().unwrap_or("").as_bytes()).map_err(|error| keep(error.to_string()));
-    let account = match fields.get("account").map(|text| text.parse::<AccountId>()).transpose() {
+    let card = fields
+        .get("card")
+        .copied()
+        .or(holder)
+        .and_then(|text| CardNumber::new(text).map_err(|e| keep(e.to_string())).ok());
+    let pin = Pin::new(fields.get("pin").copied().unwrap_or("").as_bytes())
+        .map_err(|error| keep(error.to_string()));
+    let account = match fields
+        .get("account")
+        .map(|text| text.parse::<AccountId>())
+        .transpose()
+    {
         Ok(account) => account,
         Err(error) => {
             keep(error.to_string());
             None
         }
     };
-    let currency = match fields.get("currency").map(|code| Currency::from_code(code)).transpose() {
+    let currency = match fields
+        .get("currency")
+        .map(|code| Currency::from_code(code))
+        .transpose()
+    {
         Ok(currency) => currency,
         Err(error) => {
             // Without its currency no sum of the row can be read.
@@ -270,7 +326,9 @@ fn read_row(line: u64, record: &ByteRecord, columns: &[&'static str]) -> Result<
         }
     };
     let mut sum = |column| {
-        let parsed = fields.get(column).map(|text| currency.unwrap_or(Currency::USD).parse(text));
+        let parsed = fields
+            .get(column)
+            .map(|text| currency.unwrap_or(Currency::USD).parse(text));
         parsed.transpose().unwrap_or_else(|error| {
             keep(format!("{column}: {error}"));
             None
@@ -283,9 +341,14 @@ fn read_row(line: u64, record: &ByteRecord, columns: &[&'static str]) -> Result<
         daily_limit: sum("daily_limit"),
     };
     match (holder, card, pin) {
-        (Some(holder), Some(card), Ok(pin)) if reasons.is_empty() => {
-            Ok(ListedRow { line, card, holder: holder.to_owned(), pin, account, terms })
-        }
+        (Some(holder), Some(card), Ok(pin)) if reasons.is_empty() => Ok(ListedRow {
+            line,
+            card,
+            holder: holder.to_owned(),
+            pin,
+            account,
+            terms,
+        }),
         _ => Err(reasons),
     }
 }
@@ -310,7 +373,12 @@ fn assemble(rows: Vec<ListedRow>, existing: &ExistingNames, bad: &mut Vec<BadRow
     let mut first_line_of_card: HashMap<CardNumber, u64> = HashMap::new();
     let mut cards = Vec::with_capacity(rows.len());
     for row in rows {
-        let mut reject = |reason| bad.push(BadRow { line: row.line, reason });
+        let mut reject = |reason| {
+            bad.push(BadRow {
+                line: row.line,
+                reason,
+            })
+        };
         if existing.cards.contains(&row.card) {
             reject(format!("the bank has a card \"{}\" already", row.card));
         }
@@ -333,15 +401,25 @@ fn assemble(rows: Vec<ListedRow>, existing: &ExistingNames, bad: &mut Vec<BadRow
             }
             Some((first, terms)) => {
                 for what in terms.disagreements(&row.terms) {
-                    reject(format!("account {account} is in line {first} with another {what}"));
+                    reject(format!(
+                        "account {account} is in line {first} with another {what}"
+                    ));
                 }
                 terms.fill_in(&row.terms);
             }
         }
-        cards.push(PlainCard { number: row.card, holder: row.holder, account, pin: row.pin });
+        cards.push(PlainCard {
+            number: row.card,
+            holder: row.holder,
+            account,
+            pin: row.pin,
+        });
     }
     cards.sort_unstable_by(|a, b| a.number.cmp(&b.number));
-    let accounts = accounts.into_iter().map(|(id, (_, terms))| terms.account(id)).collect();
+    let accounts = accounts
+        .into_iter()
+        .map(|(id, (_, terms))| terms.account(id))
+        .collect();
     AccountList { accounts, cards }
 }
 
@@ -351,9 +429,18 @@ impl Terms {
             one.is_some() && other.is_some() && one != other
         }
         [
-            ("currency", differ(self.currency.or(Some(Currency::USD)), other.currency.or(Some(Currency::USD)))),
+            (
+                "currency",
+                differ(
+                    self.currency.or(Some(Currency::USD)),
+                    other.currency.or(Some(Currency::USD)),
+                ),
+            ),
             ("balance", differ(self.balance, other.balance)),
-            ("overdraft_limit", differ(self.overdraft_limit, other.overdraft_limit)),
+            (
+                "overdraft_limit",
+                differ(self.overdraft_limit, other.overdraft_limit),
+            ),
             ("daily_limit", differ(self.daily_limit, other.daily_limit)),
         ]
         .into_iter()
@@ -393,10 +480,20 @@ mod tests {
         list.cards
             .iter()
             .map(|card| {
-                let NewAccount { id, currency, balance, overdraft_limit, daily_limit } = account(card.account);
+                let NewAccount {
+                    id,
+                    currency,
+                    balance,
+                    overdraft_limit,
+                    daily_limit,
+                } = account(card.account);
                 let daily = daily_limit.map_or("-".into(), |limit| currency.format(limit));
                 let (balance, overdraft) = (currency.format(*balance), currency.format(*overdraft_limit));
-                format!("{}/{} {id} {currency} {balance} {overdraft} {daily}", card.number.as_str(), card.holder)
+                format!(
+                    "{}/{} {id} {currency} {balance} {overdraft} {daily}",
+                    card.number.as_str(),
+                    card.holder
+                )
             })
             .collect()
     }
@@ -409,7 +506,10 @@ mod tests {
         let list = load(csv.as_bytes()).unwrap();
         assert_eq!(
             show(&list),
-            ["4000000000000002/Zoë Q 7 EUR 10.50 100.00 250.00", "Lee, Ann/Lee, Ann 1001 JPY 300 0 -"]
+            [
+                "4000000000000002/Zoë Q 7 EUR 10.50 100.00 250.00",
+                "Lee, Ann/Lee, Ann 1001 JPY 300 0 -"
+            ]
         );
     }
 
@@ -427,7 +527,8 @@ mod tests {
 
     #[test]
     fn rows_with_one_account_number_make_a_joint_account() {
-        let csv = "holder,pin,account,balance,daily_limit\nKen,2468,5,100.00,\nJill,1357,5,,40\nMia,1111,5,100,\n";
+        let csv =
+            "holder,pin,account,balance,daily_limit\nKen,2468,5,100.00,\nJill,1357,5,,40\nMia,1111,5,100,\n";
         let list = load(csv.as_bytes()).unwrap();
         assert_eq!(list.accounts.len(), 1);
         assert_eq!(show(&list)[0], "Jill/Jill 5 USD 100.00 0.00 40.00");
@@ -436,7 +537,12 @@ mod tests {
     #[test]
     fn numbers_are_assigned_around_those_that_are_given() {
         let csv = "holder,pin,account,balance\nA,1111,,1\nB,1111,1001,1\nC,1111,1002,1\nD,1111,,1\n";
-        let numbers: Vec<_> = load(csv.as_bytes()).unwrap().accounts.iter().map(|a| a.id.get()).collect();
+        let numbers: Vec<_> = load(csv.as_bytes())
+            .unwrap()
+            .accounts
+            .iter()
+            .map(|a| a.id.get())
+            .collect();
         assert_eq!(numbers, [1001, 1002, 1003, 1004]);
     }
 
@@ -455,7 +561,11 @@ mod tests {
             ,Hal,1234,9,USD,,,\n\
             ,Ian,1234,0,USD,1e3,-5,nan\n\
             ,Joy,1234,1,EUR,,,\n";
-        let found: Vec<_> = load(csv).unwrap_err().into_iter().map(|row| (row.line, row.reason)).collect();
+        let found: Vec<_> = load(csv)
+            .unwrap_err()
+            .into_iter()
+            .map(|row| (row.line, row.reason))
+            .collect();
         let expected = [
             (3, "a PIN has 4 to 12 digits"),
             (4, "card \"Ann\" is in line 2 already"),
@@ -474,7 +584,10 @@ mod tests {
         ];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for ((line, reason), (expected_line, part)) in found.iter().zip(expected) {
-            assert!(*line == expected_line && reason.contains(part), "line {line}: {reason}, not {part}");
+            assert!(
+                *line == expected_line && reason.contains(part),
+                "line {line}: {reason}, not {part}"
+            );
         }
     }
 
@@ -486,7 +599,10 @@ mod tests {
         };
         check(b"", "empty");
         check(b"holder,pin,balance\n", "empty");
-        check(b"holder,pin,balance,colour\nA,1234,1,red\n", "unknown column \"colour\"");
+        check(
+            b"holder,pin,balance,colour\nA,1234,1,red\n",
+            "unknown column \"colour\"",
+        );
         check(b"holder,pin,pin,balance\n", "twice");
         check(b"card,pin,balance\n1,1234,1\n", "\"holder\" is missing");
         check(&[0xff; 100], "columns");
@@ -504,9 +620,17 @@ mod tests {
             })
         };
         let csv = "holder,pin,account,balance\nA,1111,5,1\nB,1111,,1\n";
-        let Err(ListError::BadRows(bad)) = AccountList::from_csv(csv.as_bytes(), existing) else { panic!() };
+        let Err(ListError::BadRows(bad)) = AccountList::from_csv(csv.as_bytes(), existing) else {
+            panic!()
+        };
         let found: Vec<_> = bad.iter().map(|row| (row.line, row.reason.as_str())).collect();
-        assert_eq!(found, [(2, "the bank has an account 5 already"), (3, "the bank has a card \"B\" already")]);
+        assert_eq!(
+            found,
+            [
+                (2, "the bank has an account 5 already"),
+                (3, "the bank has a card \"B\" already")
+            ]
+        );
     }
 
     #[test]
@@ -514,9 +638,20 @@ mod tests {
         let list = AccountList::generate(12_345, Currency::USD, Money::from_minor(100));
         assert_eq!((list.accounts.len(), list.cards.len()), (12_345, 12_345));
         let peppers = Peppers::random().unwrap();
-        let card = list.cards.iter().position(|card| card.number.as_str() == "10042").unwrap();
-        let card = AccountList { accounts: vec![], cards: vec![list.cards.into_iter().nth(card).unwrap()] };
+        let card = list
+            .cards
+            .iter()
+            .position(|card| card.number.as_str() == "10042")
+            .unwrap();
+        let card = AccountList {
+            accounts: vec![],
+            cards: vec![list.cards.into_iter().nth(card).unwrap()],
+        };
         let (_, hashed) = card.hash_pins(&peppers, PinProfile::Fast, &|_| ()).unwrap();
-        assert!(peppers.verify(&Pin::new(b"0042").unwrap(), &hashed[0].pin_hash, 1).unwrap());
+        assert!(
+            peppers
+                .verify(&Pin::new(b"0042").unwrap(), &hashed[0].pin_hash, 1)
+                .unwrap()
+        );
     }
 }

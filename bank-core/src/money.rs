@@ -94,26 +94,41 @@ impl Currency {
     /// # Errors
     /// [`MoneyError`] says what is wrong with `text`.
     pub fn parse(self, text: &str) -> Result<Money, MoneyError> {
-        let malformed = || MoneyError::Malformed { text: text.to_owned(), currency: self };
+        let malformed = || MoneyError::Malformed {
+            text: text.to_owned(),
+            currency: self,
+        };
         let (whole, decimals) = match text.split_once('.') {
             Some((_, "")) => return Err(malformed()),
             Some((whole, decimals)) => (whole, decimals),
             None => (text, ""),
         };
-        if whole.is_empty() || !whole.bytes().chain(decimals.bytes()).all(|byte| byte.is_ascii_digit()) {
+        if whole.is_empty()
+            || !whole
+                .bytes()
+                .chain(decimals.bytes())
+                .all(|byte| byte.is_ascii_digit())
+        {
             return Err(malformed());
         }
         let exponent = self.exponent() as usize;
         if decimals.len() > exponent {
-            return Err(MoneyError::TooPrecise { text: text.to_owned(), currency: self });
+            return Err(MoneyError::TooPrecise {
+                text: text.to_owned(),
+                currency: self,
+            });
         }
         whole
             .bytes()
             .chain(decimals.bytes())
             .chain(std::iter::repeat_n(b'0', exponent - decimals.len()))
-            .try_fold(0i64, |sum, digit| sum.checked_mul(10)?.checked_add(i64::from(digit - b'0')))
+            .try_fold(0i64, |sum, digit| {
+                sum.checked_mul(10)?.checked_add(i64::from(digit - b'0'))
+            })
             .map(Money)
-            .ok_or_else(|| MoneyError::TooLarge { text: text.to_owned() })
+            .ok_or_else(|| MoneyError::TooLarge {
+                text: text.to_owned(),
+            })
     }
 
     /// Reads a positive sum, as [`Currency::parse`] does.
@@ -130,7 +145,11 @@ impl Currency {
         let sign = if money.0 < 0 { "-" } else { "" };
         let digits = format!("{:0>width$}", money.0.unsigned_abs(), width = exponent + 1);
         let (whole, decimals) = digits.split_at(digits.len() - exponent);
-        if decimals.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{decimals}") }
+        if decimals.is_empty() {
+            format!("{sign}{whole}")
+        } else {
+            format!("{sign}{whole}.{decimals}")
+        }
     }
 }
 
@@ -191,7 +210,11 @@ mod tests {
     #[test]
     fn sums_are_read_strictly() {
         let check = |code, text, minor: Option<i64>| {
-            assert_eq!(currency(code).parse(text).ok().map(Money::minor), minor, "{code} {text:?}");
+            assert_eq!(
+                currency(code).parse(text).ok().map(Money::minor),
+                minor,
+                "{code} {text:?}"
+            );
         };
         check("USD", "20", Some(2000));
         check("USD", "20.5", Some(2050));
@@ -202,8 +225,27 @@ mod tests {
         check("KWD", "1.234", Some(1234));
         check("USD", "92233720368547758.07", Some(i64::MAX));
         for bad in [
-            "", " ", "20 ", " 20", "1e3", "nan", "inf", "-5", "+5", "20.505", "1,000", "1_000", "20.", ".5", ".",
-            "2.0.0", "$20", "٢٠", "0x10", "92233720368547758.08", "99999999999999999999999",
+            "",
+            " ",
+            "20 ",
+            " 20",
+            "1e3",
+            "nan",
+            "inf",
+            "-5",
+            "+5",
+            "20.505",
+            "1,000",
+            "1_000",
+            "20.",
+            ".5",
+            ".",
+            "2.0.0",
+            "$20",
+            "٢٠",
+            "0x10",
+            "92233720368547758.08",
+            "99999999999999999999999",
         ] {
             check("USD", bad, None);
         }

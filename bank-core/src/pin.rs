@@ -35,10 +35,15 @@ impl Pin {
     /// # Errors
     /// [`InvalidPin`] unless there are 4 to 12 of them, in ASCII.
     pub fn new(digits: &[u8]) -> Result<Pin, InvalidPin> {
-        if !(MIN_PIN_DIGITS..=MAX_PIN_DIGITS).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        if !(MIN_PIN_DIGITS..=MAX_PIN_DIGITS).contains(&digits.len())
+            || !digits.iter().all(u8::is_ascii_digit)
+        {
             return Err(InvalidPin);
         }
-        let mut pin = Pin { digits: [0; MAX_PIN_DIGITS], len: digits.len() };
+        let mut pin = Pin {
+            digits: [0; MAX_PIN_DIGITS],
+            len: digits.len(),
+        };
         pin.digits[..digits.len()].copy_from_slice(digits);
         Ok(pin)
     }
@@ -82,7 +87,9 @@ impl PinProfile {
 
     /// The profile with that name.
     pub fn from_name(name: &str) -> Option<PinProfile> {
-        [PinProfile::Standard, PinProfile::Fast].into_iter().find(|profile| profile.name() == name)
+        [PinProfile::Standard, PinProfile::Fast]
+            .into_iter()
+            .find(|profile| profile.name() == name)
     }
 }
 
@@ -125,7 +132,9 @@ pub enum PinError {
         path: PathBuf,
     },
     /// A hash was made with a pepper that the file does not hold.
-    #[error("the pepper file is not this bank's: its pepper {0} is missing or another; restore the bank's own pepper file")]
+    #[error(
+        "the pepper file is not this bank's: its pepper {0} is missing or another; restore the bank's own pepper file"
+    )]
     MissingPepper(u32),
     /// A stored hash is not one of argon2.
     #[error("a stored PIN hash is damaged: {0}")]
@@ -147,20 +156,34 @@ impl Peppers {
     /// # Errors
     /// [`PinError`] names the file and what is wrong with it.
     pub fn read(path: &Path) -> Result<Peppers, PinError> {
-        let io = |source| PinError::Io { path: path.to_owned(), source };
+        let io = |source| PinError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let file = File::open(path).map_err(io)?;
         if file.metadata().map_err(io)?.permissions().mode() & 0o077 != 0 {
-            return Err(PinError::Exposed { path: path.to_owned() });
+            return Err(PinError::Exposed {
+                path: path.to_owned(),
+            });
         }
         let mut text = Zeroizing::new(String::with_capacity(4096));
-        file.take(MAX_PEPPER_FILE_BYTES).read_to_string(&mut text).map_err(io)?;
+        file.take(MAX_PEPPER_FILE_BYTES)
+            .read_to_string(&mut text)
+            .map_err(io)?;
         let mut lines = text.lines().zip(1..);
-        let damaged = |line| PinError::Damaged { path: path.to_owned(), line };
-        if lines.next().is_none_or(|(heading, _)| heading != Peppers::HEADING) {
+        let damaged = |line| PinError::Damaged {
+            path: path.to_owned(),
+            line,
+        };
+        if lines
+            .next()
+            .is_none_or(|(heading, _)| heading != Peppers::HEADING)
+        {
             return Err(damaged(1));
         }
-        let peppers: Vec<Pepper> =
-            lines.map(|(line, number)| parse_pepper(line).ok_or(damaged(number))).collect::<Result<_, _>>()?;
+        let peppers: Vec<Pepper> = lines
+            .map(|(line, number)| parse_pepper(line).ok_or(damaged(number)))
+            .collect::<Result<_, _>>()?;
         if peppers.is_empty() {
             return Err(damaged(2));
         }
@@ -182,7 +205,10 @@ impl Peppers {
     }
 
     fn create(path: &Path) -> Result<(), PinError> {
-        let io = |source| PinError::Io { path: path.to_owned(), source };
+        let io = |source| PinError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let peppers = Peppers::random()?;
         let Pepper { id, key } = &peppers.0[0];
         let mut text = Zeroizing::new(format!("{}\n{id} ", Peppers::HEADING));
@@ -194,13 +220,20 @@ impl Peppers {
         text.push('\n');
         // Written beside and linked in place, so that a crash leaves no half of it and no other's is replaced.
         let beside = path.with_added_extension(format!("{}.tmp", std::process::id()));
-        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::hard_link(&beside, path)
-        });
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&beside)
+            .and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()?;
+                fs::hard_link(&beside, path)
+            });
         let _ = fs::remove_file(&beside);
-        written.and_then(|()| crate::bank_file::sync_directory_of(path)).map_err(io)
+        written
+            .and_then(|()| crate::bank_file::sync_directory_of(path))
+            .map_err(io)
     }
 
     /// A new pepper that is in no file: for banks that live as long as a test.
@@ -208,7 +241,10 @@ impl Peppers {
     /// # Errors
     /// [`PinError::Random`].
     pub fn random() -> Result<Peppers, PinError> {
-        let mut pepper = Pepper { id: 1, key: [0; Pepper::BYTES] };
+        let mut pepper = Pepper {
+            id: 1,
+            key: [0; Pepper::BYTES],
+        };
         getrandom::fill(&mut pepper.key).map_err(PinError::Random)?;
         Ok(Peppers(vec![pepper]))
     }
@@ -219,8 +255,11 @@ impl Peppers {
     }
 
     fn argon2(&self, pepper_id: u32, params: Params) -> Result<Argon2<'_>, PinError> {
-        let pepper =
-            self.0.iter().find(|pepper| pepper.id == pepper_id).ok_or(PinError::MissingPepper(pepper_id))?;
+        let pepper = self
+            .0
+            .iter()
+            .find(|pepper| pepper.id == pepper_id)
+            .ok_or(PinError::MissingPepper(pepper_id))?;
         Argon2::new_with_secret(&pepper.key, Algorithm::Argon2id, Version::V0x13, params)
             .map_err(|_| PinError::MissingPepper(pepper_id))
     }
@@ -236,21 +275,29 @@ impl Peppers {
     /// The newest pepper's id, and a text by which [`Peppers::check`] knows that pepper again. A pepper has too
     /// many values to be tried, so the text gives nothing away.
     pub(crate) fn proof(&self) -> Result<(u32, String), PinError> {
-        Ok((self.newest(), self.hash_bytes(Peppers::PROVEN_TEXT, PinProfile::Fast)?))
+        Ok((
+            self.newest(),
+            self.hash_bytes(Peppers::PROVEN_TEXT, PinProfile::Fast)?,
+        ))
     }
 
     /// That these peppers hold the one that made `proof` under that id. Serving a bank with another bank's
     /// pepper file would find every PIN wrong, and block every card.
     pub(crate) fn check(&self, pepper_id: u32, proof: &str) -> Result<(), PinError> {
-        if self.verify_bytes(Peppers::PROVEN_TEXT, proof, pepper_id)? { Ok(()) } else { Err(PinError::MissingPepper(pepper_id)) }
+        if self.verify_bytes(Peppers::PROVEN_TEXT, proof, pepper_id)? {
+            Ok(())
+        } else {
+            Err(PinError::MissingPepper(pepper_id))
+        }
     }
 
     fn hash_bytes(&self, bytes: &[u8], profile: PinProfile) -> Result<String, PinError> {
         let mut salt = [0u8; 16];
         getrandom::fill(&mut salt).map_err(PinError::Random)?;
         let argon2 = self.argon2(self.newest(), profile.params())?;
-        let hash: PasswordHash =
-            argon2.hash_password_with_salt(bytes, &salt).map_err(PinError::Hash)?;
+        let hash: PasswordHash = argon2
+            .hash_password_with_salt(bytes, &salt)
+            .map_err(PinError::Hash)?;
         Ok(hash.to_string())
     }
 
@@ -263,7 +310,8 @@ impl Peppers {
     }
 
     fn verify_bytes(&self, bytes: &[u8], hash: &str, pepper_id: u32) -> Result<bool, PinError> {
-        let parsed = PasswordHash::new(hash).map_err(|_| PinError::Hash(argon2::password_hash::Error::EncodingInvalid))?;
+        let parsed = PasswordHash::new(hash)
+            .map_err(|_| PinError::Hash(argon2::password_hash::Error::EncodingInvalid))?;
         let params = Params::try_from(&parsed).map_err(PinError::Hash)?;
         match self.argon2(pepper_id, params)?.verify_password(bytes, &parsed) {
             Ok(()) => Ok(true),
@@ -281,7 +329,10 @@ impl fmt::Debug for Peppers {
 
 fn parse_pepper(line: &str) -> Option<Pepper> {
     let (id, hex) = line.split_once(' ')?;
-    let mut pepper = Pepper { id: id.parse().ok()?, key: [0; Pepper::BYTES] };
+    let mut pepper = Pepper {
+        id: id.parse().ok()?,
+        key: [0; Pepper::BYTES],
+    };
     if hex.len() != 2 * Pepper::BYTES || !hex.is_ascii() {
         return None;
     }
@@ -323,15 +374,25 @@ mod tests {
             assert!(peppers.verify(&pin("2468"), &hash, 1).unwrap());
             assert!(!peppers.verify(&pin("2469"), &hash, 1).unwrap());
             assert!(!Peppers::random().unwrap().verify(&pin("2468"), &hash, 1).unwrap());
-            assert!(matches!(peppers.verify(&pin("2468"), &hash, 2), Err(PinError::MissingPepper(2))));
-            assert_ne!(hash, peppers.hash(&pin("2468"), profile).unwrap(), "each hash has its own salt");
+            assert!(matches!(
+                peppers.verify(&pin("2468"), &hash, 2),
+                Err(PinError::MissingPepper(2))
+            ));
+            assert_ne!(
+                hash,
+                peppers.hash(&pin("2468"), profile).unwrap(),
+                "each hash has its own salt"
+            );
         }
         assert!(peppers.verify(&pin("2468"), "no hash", 1).is_err());
     }
 
     #[test]
     fn the_standard_profile_is_owasps_first_choice() {
-        let hash = Peppers::random().unwrap().hash(&pin("2468"), PinProfile::Standard).unwrap();
+        let hash = Peppers::random()
+            .unwrap()
+            .hash(&pin("2468"), PinProfile::Standard)
+            .unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
     }
 
@@ -339,10 +400,22 @@ mod tests {
     fn a_pepper_file_is_made_once_and_for_its_owner_only() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("bank.pepper");
-        let hash = Peppers::read_or_create(&path).unwrap().hash(&pin("2468"), PinProfile::Fast).unwrap();
+        let hash = Peppers::read_or_create(&path)
+            .unwrap()
+            .hash(&pin("2468"), PinProfile::Fast)
+            .unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
-        assert!(Peppers::read_or_create(&path).unwrap().verify(&pin("2468"), &hash, 1).unwrap());
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
+        assert!(
+            Peppers::read_or_create(&path)
+                .unwrap()
+                .verify(&pin("2468"), &hash, 1)
+                .unwrap()
+        );
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(Peppers::read(&path), Err(PinError::Exposed { .. })));

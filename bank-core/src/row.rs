@@ -121,7 +121,10 @@ impl Contra {
         if let Ok(number) = u64::try_from(number) {
             return AccountId::new(number).ok().map(Contra::Account);
         }
-        SystemAccount::ALL.into_iter().find(|system| system.number() == number).map(Contra::System)
+        SystemAccount::ALL
+            .into_iter()
+            .find(|system| system.number() == number)
+            .map(Contra::System)
     }
 }
 
@@ -173,40 +176,90 @@ impl Row {
             lsn: self.lsn,
             moment: self.moment,
             balance: self.balance,
-            withdrawn: if cash_out { Money::from_minor(-self.amount.minor()) } else { Money::ZERO },
+            withdrawn: if cash_out {
+                Money::from_minor(-self.amount.minor())
+            } else {
+                Money::ZERO
+            },
         }
     }
 
     /// What the row makes of a payee, if it has one.
     pub fn payee_change(&self) -> Option<(AccountId, AccountChange)> {
-        let (Contra::Account(payee), Some(side)) = (self.contra, self.contra_side) else { return None };
-        let change =
-            AccountChange { lsn: self.lsn, moment: self.moment, balance: side.balance, withdrawn: Money::ZERO };
+        let (Contra::Account(payee), Some(side)) = (self.contra, self.contra_side) else {
+            return None;
+        };
+        let change = AccountChange {
+            lsn: self.lsn,
+            moment: self.moment,
+            balance: side.balance,
+            withdrawn: Money::ZERO,
+        };
         Some((payee, change))
     }
 
     /// What the row makes of each account that it is chained to.
     pub fn changes(&self) -> impl Iterator<Item = (AccountId, AccountChange)> {
-        [Some((self.account, self.account_change())), self.payee_change()].into_iter().flatten()
+        [Some((self.account, self.account_change())), self.payee_change()]
+            .into_iter()
+            .flatten()
     }
 
     /// What the row adds to a system account, if it is approved and has one.
     pub fn system_change(&self) -> Option<(SystemLedger, i128)> {
-        let (Contra::System(account), Outcome::Approved) = (self.contra, self.outcome) else { return None };
+        let (Contra::System(account), Outcome::Approved) = (self.contra, self.outcome) else {
+            return None;
+        };
         let terminal = self.terminal.filter(|_| account == SystemAccount::Cash);
-        let ledger = SystemLedger { account, currency: self.currency, terminal };
+        let ledger = SystemLedger {
+            account,
+            currency: self.currency,
+            terminal,
+        };
         Some((ledger, -i128::from(self.amount.minor())))
     }
 
-    /// This row seen from `account`, one of its two sides: what it added there, the balance after it, and the
-    /// account's previous row. `None` if the row is not chained to the account.
-    pub fn seen_from(&self, account: AccountId) -> Option<(Money, Money, Lsn)> {
+    /// This row seen from `account`, or `None` if the row is not chained to it.
+    pub fn seen_from(&self, account: AccountId) -> Option<Side> {
         if account == self.account {
-            return Some((self.amount, self.balance, self.prev_lsn));
+            let Row {
+                amount,
+                balance,
+                prev_lsn,
+                contra,
+                ..
+            } = *self;
+            return Some(Side {
+                amount,
+                balance,
+                prev_lsn,
+                contra,
+            });
         }
-        let side = self.contra_side.filter(|_| self.contra == Contra::Account(account))?;
-        Some((Money::from_minor(-self.amount.minor()), side.balance, side.prev_lsn))
+        let ContraSide { balance, prev_lsn } = self
+            .contra_side
+            .filter(|_| self.contra == Contra::Account(account))?;
+        let amount = Money::from_minor(-self.amount.minor());
+        Some(Side {
+            amount,
+            balance,
+            prev_lsn,
+            contra: Contra::Account(self.account),
+        })
     }
+}
+
+/// A row as one of its two accounts sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// What approval adds to the account.
+    pub amount: Money,
+    /// The account's balance after the row.
+    pub balance: Money,
+    /// The account's previous row.
+    pub prev_lsn: Lsn,
+    /// The other side.
+    pub contra: Contra,
 }
 
 /// One of the bank's own accounts: its totals are kept by the journal's thread, off the hot path.

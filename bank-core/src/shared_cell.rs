@@ -74,7 +74,9 @@ mod tests {
         let readers: Vec<_> = (0..4)
             .map(|_| {
                 let (cell, stop) = (Arc::clone(&cell), Arc::clone(&stop));
-                thread::spawn(move || while !stop.load(Ordering::Relaxed) && !cell.read(|written| *written) {})
+                thread::spawn(
+                    move || while !stop.load(Ordering::Relaxed) && !cell.read(|written| *written) {},
+                )
             })
             .collect();
         cell.write(|written| *written = true);

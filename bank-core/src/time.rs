@@ -74,12 +74,18 @@ impl Moment {
     pub fn at(time: Timestamp) -> Moment {
         const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
         let days = i32::try_from(time.0.div_euclid(DAY_MILLIS)).unwrap_or(i32::MAX);
-        Moment { time, date: BusinessDate(days) }
+        Moment {
+            time,
+            date: BusinessDate(days),
+        }
     }
 
     /// This moment, or as much later as it takes not to be before `time` and `date`.
     pub fn not_before(self, time: Timestamp, date: BusinessDate) -> Moment {
-        Moment { time: self.time.max(time), date: self.date.max(date) }
+        Moment {
+            time: self.time.max(time),
+            date: self.date.max(date),
+        }
     }
 }
 
@@ -101,6 +107,9 @@ mod tests {
     #[test]
     fn an_instant_is_written_for_people() {
         assert_eq!(Timestamp(1_645_557_742_000).to_string(), "2022-02-22 19:22:22");
-        assert_eq!(Timestamp(i64::MAX).to_string(), "9223372036854775807 ms after 1970");
+        assert_eq!(
+            Timestamp(i64::MAX).to_string(),
+            "9223372036854775807 ms after 1970"
+        );
     }
 }

@@ -96,7 +96,9 @@ impl Decline {
 
     /// The reason with that number.
     pub fn from_number(number: u8) -> Option<Decline> {
-        Decline::ALL.into_iter().find(|decline| decline.number() == number)
+        Decline::ALL
+            .into_iter()
+            .find(|decline| decline.number() == number)
     }
 
     /// The name that scripts and the bank file know it by.
@@ -132,11 +134,33 @@ pub enum Payee<'a> {
 pub fn decide(order: &Order, account: &Account, payee: Payee<'_>, moment: Moment) -> Row {
     let moment = moment.not_before(account.last_time, account.business_date);
     let declined = |kind, contra, amount: Amount, decline| {
-        let requested = if kind == Kind::Deposit { amount.minor() } else { -amount.minor() };
-        row(order, account, moment, kind, Outcome::Declined(decline), contra, requested, account.balance)
+        let requested = if kind == Kind::Deposit {
+            amount.minor()
+        } else {
+            -amount.minor()
+        };
+        row(
+            order,
+            account,
+            moment,
+            kind,
+            Outcome::Declined(decline),
+            contra,
+            requested,
+            account.balance,
+        )
     };
     let approved = |kind, contra, amount, balance| {
-        row(order, account, moment, kind, Outcome::Approved, contra, amount, balance)
+        row(
+            order,
+            account,
+            moment,
+            kind,
+            Outcome::Approved,
+            contra,
+            amount,
+            balance,
+        )
     };
     let cash = Contra::System(SystemAccount::Cash);
     match order.transaction {
@@ -153,7 +177,10 @@ pub fn decide(order: &Order, account: &Account, payee: Payee<'_>, moment: Moment
             match transfer(account, to, payee, amount) {
                 Ok((balance, payee_account, payee_balance)) => Row {
                     moment: moment.not_before(payee_account.last_time, payee_account.business_date),
-                    contra_side: Some(ContraSide { balance: payee_balance, prev_lsn: payee_account.last_lsn }),
+                    contra_side: Some(ContraSide {
+                        balance: payee_balance,
+                        prev_lsn: payee_account.last_lsn,
+                    }),
                     ..approved(Kind::Transfer, contra, -amount.minor(), balance)
                 },
                 Err(decline) => declined(Kind::Transfer, contra, amount, decline),
@@ -194,7 +221,10 @@ fn row(
 /// hold the money.
 fn deposit(account: &Account, amount: Amount) -> Result<Money, Decline> {
     require_open(account)?;
-    account.balance.checked_add(amount.money()).ok_or(Decline::BalanceTooLarge)
+    account
+        .balance
+        .checked_add(amount.money())
+        .ok_or(Decline::BalanceTooLarge)
 }
 
 /// The balance after a withdrawal. Refused, in this order, because the account is closed, frozen, the daily
@@ -223,7 +253,9 @@ fn transfer<'a>(
         return Err(Decline::SameAccount);
     }
     require_open(account)?;
-    let Payee::Account(payee) = payee else { return Err(Decline::NoSuchPayee) };
+    let Payee::Account(payee) = payee else {
+        return Err(Decline::NoSuchPayee);
+    };
     if payee.status != AccountStatus::Open {
         return Err(Decline::PayeeUnavailable);
     }
@@ -231,7 +263,10 @@ fn transfer<'a>(
         return Err(Decline::OtherCurrency);
     }
     let balance = debit(account, amount)?;
-    let payee_balance = payee.balance.checked_add(amount.money()).ok_or(Decline::PayeeBalanceTooLarge)?;
+    let payee_balance = payee
+        .balance
+        .checked_add(amount.money())
+        .ok_or(Decline::PayeeBalanceTooLarge)?;
     Ok((balance, payee, payee_balance))
 }
 
@@ -274,11 +309,18 @@ mod tests {
     }
 
     fn order(transaction: Transaction) -> Order {
-        Order { txn_id: TxnId::generate(), terminal: TerminalId::new("ATM-1").unwrap(), transaction }
+        Order {
+            txn_id: TxnId::generate(),
+            terminal: TerminalId::new("ATM-1").unwrap(),
+            transaction,
+        }
     }
 
     fn today() -> Moment {
-        Moment { time: Timestamp::from_millis(20_000 * 86_400_000), date: TODAY }
+        Moment {
+            time: Timestamp::from_millis(20_000 * 86_400_000),
+            date: TODAY,
+        }
     }
 
     fn decide_alone(account: &Account, transaction: Transaction) -> Row {
@@ -294,7 +336,11 @@ mod tests {
         let account = account(1, 100);
         let check = |transaction, amount, balance, approved| {
             let row = decide_alone(&account, transaction);
-            assert_eq!((row.amount.minor(), row.balance.minor()), (amount, balance), "{transaction:?}");
+            assert_eq!(
+                (row.amount.minor(), row.balance.minor()),
+                (amount, balance),
+                "{transaction:?}"
+            );
             assert_eq!(row.outcome == Outcome::Approved, approved, "{transaction:?}");
             assert_eq!(row.prev_lsn, account.last_lsn);
         };
@@ -306,11 +352,20 @@ mod tests {
     #[test]
     fn a_transfer_moves_the_same_sum_on_both_sides() {
         let (payer, payee) = (account(1, 100), account(2, 5));
-        let transfer = order(Transaction::Transfer { to: payee.id, amount: amount(30) });
+        let transfer = order(Transaction::Transfer {
+            to: payee.id,
+            amount: amount(30),
+        });
         let row = decide(&transfer, &payer, Payee::Account(&payee), today());
         assert_eq!(row.outcome, Outcome::Approved);
         assert_eq!((row.balance.minor(), row.amount.minor()), (70, -30));
-        assert_eq!(row.contra_side, Some(ContraSide { balance: Money::from_minor(35), prev_lsn: payee.last_lsn }));
+        assert_eq!(
+            row.contra_side,
+            Some(ContraSide {
+                balance: Money::from_minor(35),
+                prev_lsn: payee.last_lsn
+            })
+        );
     }
 
     /// Each account below breaks every rule that comes after its own, so the first that applies must win.
@@ -330,7 +385,10 @@ mod tests {
             (Frozen, Decline::AccountFrozen),
             (Open, Decline::BalanceTooLarge),
         ] {
-            assert_eq!(outcome(&with(status, full, 0, None), deposit), Outcome::Declined(decline));
+            assert_eq!(
+                outcome(&with(status, full, 0, None), deposit),
+                Outcome::Declined(decline)
+            );
         }
         let withdraw = Transaction::Withdraw { amount: amount(10) };
         for (status, daily, decline) in [
@@ -340,30 +398,68 @@ mod tests {
             (Open, Some(10), Decline::InsufficientFunds),
             (Open, None, Decline::InsufficientFunds),
         ] {
-            assert_eq!(outcome(&with(status, 3, 6, daily), withdraw), Outcome::Declined(decline));
+            assert_eq!(
+                outcome(&with(status, 3, 6, daily), withdraw),
+                Outcome::Declined(decline)
+            );
         }
         assert_eq!(outcome(&with(Open, 3, 7, Some(10)), withdraw), Outcome::Approved);
 
         let yen = Currency::from_code("JPY").unwrap();
-        let payee = |status, currency, balance| Account { status, currency, ..account(2, balance) };
+        let payee = |status, currency, balance| Account {
+            status,
+            currency,
+            ..account(2, balance)
+        };
         let cases = [
             (Closed, 1, None, 1, Decline::SameAccount),
             (Closed, 2, None, 1, Decline::AccountClosed),
             (Frozen, 2, None, 1, Decline::AccountFrozen),
             (Open, 2, None, 1, Decline::NoSuchPayee),
-            (Open, 2, Some(payee(Closed, yen, full)), 1, Decline::PayeeUnavailable),
-            (Open, 2, Some(payee(Frozen, yen, full)), 1, Decline::PayeeUnavailable),
+            (
+                Open,
+                2,
+                Some(payee(Closed, yen, full)),
+                1,
+                Decline::PayeeUnavailable,
+            ),
+            (
+                Open,
+                2,
+                Some(payee(Frozen, yen, full)),
+                1,
+                Decline::PayeeUnavailable,
+            ),
             (Open, 2, Some(payee(Open, yen, full)), 1, Decline::OtherCurrency),
-            (Open, 2, Some(payee(Open, Currency::USD, full)), 1, Decline::InsufficientFunds),
-            (Open, 2, Some(payee(Open, Currency::USD, full)), 10, Decline::PayeeBalanceTooLarge),
+            (
+                Open,
+                2,
+                Some(payee(Open, Currency::USD, full)),
+                1,
+                Decline::InsufficientFunds,
+            ),
+            (
+                Open,
+                2,
+                Some(payee(Open, Currency::USD, full)),
+                10,
+                Decline::PayeeBalanceTooLarge,
+            ),
         ];
         for (status, to, payee, balance, decline) in cases {
             let payer = with(status, balance, 0, None);
-            let transfer = order(Transaction::Transfer { to: AccountId::new(to).unwrap(), amount: amount(10) });
+            let transfer = order(Transaction::Transfer {
+                to: AccountId::new(to).unwrap(),
+                amount: amount(10),
+            });
             let payee = payee.as_ref().map_or(Payee::None, Payee::Account);
             let row = decide(&transfer, &payer, payee, today());
             assert_eq!(row.outcome, Outcome::Declined(decline));
-            assert_eq!((row.balance, row.contra_side), (payer.balance, None), "{decline:?}");
+            assert_eq!(
+                (row.balance, row.contra_side),
+                (payer.balance, None),
+                "{decline:?}"
+            );
         }
     }
 
@@ -376,7 +472,10 @@ mod tests {
             ..account(1, 1000)
         };
         let withdraw = Transaction::Withdraw { amount: amount(20) };
-        assert_eq!(outcome(&account, withdraw), Outcome::Declined(Decline::DailyLimit));
+        assert_eq!(
+            outcome(&account, withdraw),
+            Outcome::Declined(Decline::DailyLimit)
+        );
         account.business_date = BusinessDate::from_days(TODAY.days() - 1);
         assert_eq!(outcome(&account, withdraw), Outcome::Approved);
     }
@@ -385,10 +484,18 @@ mod tests {
     fn an_overdraft_limit_of_any_size_is_safe() {
         let mut account = account(1, i64::MIN + 5);
         account.overdraft_limit = Money::from_minor(i64::MAX);
-        let withdraw = |minor| Transaction::Withdraw { amount: amount(minor) };
+        let withdraw = |minor| Transaction::Withdraw {
+            amount: amount(minor),
+        };
         assert_eq!(outcome(&account, withdraw(4)), Outcome::Approved);
-        assert_eq!(outcome(&account, withdraw(5)), Outcome::Declined(Decline::InsufficientFunds));
-        assert_eq!(outcome(&account, withdraw(i64::MAX)), Outcome::Declined(Decline::InsufficientFunds));
+        assert_eq!(
+            outcome(&account, withdraw(5)),
+            Outcome::Declined(Decline::InsufficientFunds)
+        );
+        assert_eq!(
+            outcome(&account, withdraw(i64::MAX)),
+            Outcome::Declined(Decline::InsufficientFunds)
+        );
     }
 
     #[test]
@@ -398,13 +505,19 @@ mod tests {
             business_date: BusinessDate::from_days(days),
             ..account
         };
-        let early = Moment { time: Timestamp::from_millis(10), date: BusinessDate::from_days(1) };
+        let early = Moment {
+            time: Timestamp::from_millis(10),
+            date: BusinessDate::from_days(1),
+        };
         let payer = later(account(1, 100), 20, 3);
         let payee = later(account(2, 0), 30, 2);
         let deposit = order(Transaction::Deposit { amount: amount(1) });
         let row = decide(&deposit, &payer, Payee::None, early);
         assert_eq!((row.moment.time.millis(), row.moment.date.days()), (20, 3));
-        let transfer = order(Transaction::Transfer { to: payee.id, amount: amount(1) });
+        let transfer = order(Transaction::Transfer {
+            to: payee.id,
+            amount: amount(1),
+        });
         let row = decide(&transfer, &payer, Payee::Account(&payee), early);
         assert_eq!((row.moment.time.millis(), row.moment.date.days()), (30, 3));
     }

@@ -80,7 +80,11 @@ pub fn create_bank(
         return Err(BankFileError::Exists(path.to_owned()));
     }
     let new = beside(path, "loading");
-    for leftover in [new.clone(), beside(&new, "journal"), new.with_file_name(format!("{}-journal", file_name(&new)))] {
+    for leftover in [
+        new.clone(),
+        beside(&new, "journal"),
+        new.with_file_name(format!("{}-journal", file_name(&new))),
+    ] {
         match fs::remove_file(&leftover) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(BankFileError::io(&leftover)(error));
@@ -94,11 +98,15 @@ pub fn create_bank(
     if path.exists() {
         retire(path)?;
     }
-    fs::rename(&new, path).and_then(|()| sync_directory_of(path)).map_err(&io)
+    fs::rename(&new, path)
+        .and_then(|()| sync_directory_of(path))
+        .map_err(&io)
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    path.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// Empties and removes the log of the bank that is about to be replaced: SQLite would take it for the new
@@ -110,7 +118,9 @@ fn retire(path: &Path) -> Result<(), BankFileError> {
     for extension in ["-wal", "-shm"] {
         let log = path.with_file_name(format!("{}{extension}", file_name(path)));
         match fs::remove_file(&log) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(BankFileError::io(&log)(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(BankFileError::io(&log)(error));
+            }
             _ => {}
         }
     }
@@ -130,7 +140,10 @@ fn write_new(
     std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600)
         .open(path)
         .map_err(BankFileError::io(path))?;
-    let (pepper_id, proof) = security.peppers.proof().map_err(|error| BankFileError::Pin(Box::new(error)))?;
+    let (pepper_id, proof) = security
+        .peppers
+        .proof()
+        .map_err(|error| BankFileError::Pin(Box::new(error)))?;
     (|| {
         let mut connection = Connection::open(path)?;
         // Until it is renamed the file is nobody's bank: it needs no protection but the one fsync at the end.
@@ -142,7 +155,10 @@ fn write_new(
             "INSERT INTO bank (id, created, pin_profile, checkpoint_lsn) VALUES (1, ?1, ?2, 0)",
             params![moment.time.millis(), security.profile.name()],
         )?;
-        transaction.execute("INSERT INTO peppers (pepper_id, proof) VALUES (?1, ?2)", params![pepper_id, proof])?;
+        transaction.execute(
+            "INSERT INTO peppers (pepper_id, proof) VALUES (?1, ?2)",
+            params![pepper_id, proof],
+        )?;
         let (last_lsn, totals) = insert(&transaction, Lsn::ZERO, moment, accounts, cards, written)?;
         write_checkpoint(&transaction, last_lsn, &totals)?;
         transaction.commit()?;
@@ -271,15 +287,27 @@ pub fn existing_names<'a>(
     (|| {
         let mut account_exists = connection.prepare("SELECT 1 FROM accounts WHERE account = ?1")?;
         let mut card_exists = connection.prepare("SELECT 1 FROM cards WHERE card = ?1")?;
-        let highest: Option<i64> = connection.query_row("SELECT max(account) FROM accounts", [], |row| row.get(0))?;
-        let mut names = ExistingNames { highest_account: highest.unwrap_or(0).unsigned_abs(), ..Default::default() };
+        let highest: Option<i64> =
+            connection.query_row("SELECT max(account) FROM accounts", [], |row| row.get(0))?;
+        let mut names = ExistingNames {
+            highest_account: highest.unwrap_or(0).unsigned_abs(),
+            ..Default::default()
+        };
         for account in accounts {
-            if account_exists.query_row([account.get() as i64], |_| Ok(())).optional()?.is_some() {
+            if account_exists
+                .query_row([account.get() as i64], |_| Ok(()))
+                .optional()?
+                .is_some()
+            {
                 names.accounts.insert(account);
             }
         }
         for card in cards {
-            if card_exists.query_row([card.as_str()], |_| Ok(())).optional()?.is_some() {
+            if card_exists
+                .query_row([card.as_str()], |_| Ok(()))
+                .optional()?
+                .is_some()
+            {
                 names.cards.insert(card.clone());
             }
         }

@@ -20,10 +20,13 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-pub use create::{CardSecurity, ExistingNames, NewAccount, NewCard, append_to_bank, create_bank, existing_names};
+pub use create::{
+    CardSecurity, ExistingNames, NewAccount, NewCard, append_to_bank, create_bank, existing_names,
+};
+pub use open::read_pin_profile_of;
 pub(crate) use open::{OpenedBank, open_bank};
-pub use reader::{StatementLine, read_statement};
 pub(crate) use reader::Readers;
+pub use reader::{StatementLine, read_statement};
 pub use verify::{CurrencyTotals, Proof, verify};
 pub(crate) use writer::BankFileWriter;
 
@@ -90,7 +93,10 @@ impl BankFileError {
 
     /// For `map_err`: the operating system failed at `path`.
     fn io(path: &Path) -> impl Fn(io::Error) -> BankFileError {
-        move |source| BankFileError::Io { path: path.to_owned(), source }
+        move |source| BankFileError::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     fn damaged(what: impl Into<String>) -> BankFileError {
@@ -105,7 +111,10 @@ pub fn beside(bank: &Path, extension: &str) -> PathBuf {
 
 /// Makes the creation or renaming of `path` durable.
 pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
 }
 
@@ -125,7 +134,13 @@ impl BankLock {
         let path = beside(bank, "lock");
         let io = BankFileError::io(&path);
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(&io)?;
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(&io)?;
         match file.try_lock() {
             Ok(()) => Ok(BankLock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(BankFileError::InUse(bank.to_owned())),
@@ -177,6 +192,9 @@ fn check_format(connection: &Connection, path: &Path) -> Result<(), BankFileErro
     }
     match number("user_version").map_err(BankFileError::sqlite("reading the bank file's version"))? {
         schema::VERSION => Ok(()),
-        found => Err(BankFileError::Version { path: path.to_owned(), found }),
+        found => Err(BankFileError::Version {
+            path: path.to_owned(),
+            found,
+        }),
     }
 }

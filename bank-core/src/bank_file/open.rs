@@ -8,7 +8,9 @@ use dashmap::DashMap;
 use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 
-use super::rows::{Totals, add_to_totals, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals};
+use super::rows::{
+    Totals, add_to_totals, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals,
+};
 use super::schema::{ACCOUNT_COLUMNS, JOURNAL_COLUMNS};
 use super::{Access, BankFileError, BankLock, connect};
 use crate::account::{Account, AccountChange};
@@ -69,10 +71,13 @@ pub(super) fn make_durable(connection: &Connection, path: &Path) -> Result<(), B
 
 fn load_accounts(connection: &Connection) -> Result<Accounts, BankFileError> {
     let sqlite = BankFileError::sqlite("loading the accounts");
-    let count: i64 =
-        connection.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0)).map_err(&sqlite)?;
+    let count: i64 = connection
+        .query_row("SELECT count(*) FROM accounts", [], |row| row.get(0))
+        .map_err(&sqlite)?;
     let accounts = Accounts::with_capacity(usize::try_from(count).unwrap_or(0));
-    let mut select = connection.prepare(&format!("SELECT {ACCOUNT_COLUMNS} FROM accounts")).map_err(&sqlite)?;
+    let mut select = connection
+        .prepare(&format!("SELECT {ACCOUNT_COLUMNS} FROM accounts"))
+        .map_err(&sqlite)?;
     let mut found = select.query([]).map_err(&sqlite)?;
     while let Some(columns) = found.next().map_err(&sqlite)? {
         let account = read_account(columns)?;
@@ -84,33 +89,49 @@ fn load_accounts(connection: &Connection) -> Result<Accounts, BankFileError> {
 /// That the peppers are those that the cards' PINs were hashed with.
 pub(super) fn check_peppers(connection: &Connection, peppers: &Peppers) -> Result<(), BankFileError> {
     let sqlite = BankFileError::sqlite("reading the peppers' proofs");
-    let mut select = connection.prepare("SELECT pepper_id, proof FROM peppers").map_err(&sqlite)?;
+    let mut select = connection
+        .prepare("SELECT pepper_id, proof FROM peppers")
+        .map_err(&sqlite)?;
     let mut found = select.query([]).map_err(&sqlite)?;
     while let Some(columns) = found.next().map_err(&sqlite)? {
         let (id, proof): (u32, String) = (columns.get(0).map_err(&sqlite)?, columns.get(1).map_err(&sqlite)?);
-        peppers.check(id, &proof).map_err(|error| BankFileError::Pin(Box::new(error)))?;
+        peppers
+            .check(id, &proof)
+            .map_err(|error| BankFileError::Pin(Box::new(error)))?;
     }
     Ok(())
 }
 
 fn read_terminals(connection: &Connection) -> Result<Vec<TerminalId>, BankFileError> {
     let sqlite = BankFileError::sqlite("reading the terminals");
-    let mut select = connection.prepare("SELECT terminal FROM terminals").map_err(&sqlite)?;
+    let mut select = connection
+        .prepare("SELECT terminal FROM terminals")
+        .map_err(&sqlite)?;
     let mut found = select.query([]).map_err(&sqlite)?;
     let mut terminals = Vec::new();
     while let Some(columns) = found.next().map_err(&sqlite)? {
         let name: String = columns.get(0).map_err(&sqlite)?;
         let terminal = TerminalId::new(&name);
-        terminals.push(terminal.map_err(|_| BankFileError::damaged(format!("impossible terminal \"{name}\"")))?);
+        terminals
+            .push(terminal.map_err(|_| BankFileError::damaged(format!("impossible terminal \"{name}\"")))?);
     }
     Ok(terminals)
+}
+
+/// What a bank's PIN hashes cost.
+///
+/// # Errors
+/// [`BankFileError`].
+pub fn read_pin_profile_of(path: &Path) -> Result<PinProfile, BankFileError> {
+    read_pin_profile(&connect(path, Access::ReadOnly)?)
 }
 
 fn read_pin_profile(connection: &Connection) -> Result<PinProfile, BankFileError> {
     let name: String = connection
         .query_row("SELECT pin_profile FROM bank", [], |row| row.get(0))
         .map_err(BankFileError::sqlite("reading the bank's settings"))?;
-    PinProfile::from_name(&name).ok_or_else(|| BankFileError::damaged(format!("unknown PIN profile \"{name}\"")))
+    PinProfile::from_name(&name)
+        .ok_or_else(|| BankFileError::damaged(format!("unknown PIN profile \"{name}\"")))
 }
 
 impl OpenedBank {
@@ -119,21 +140,32 @@ impl OpenedBank {
         let sqlite = BankFileError::sqlite("replaying the journal");
         let mut select = self
             .connection
-            .prepare(&format!("SELECT {JOURNAL_COLUMNS} FROM journal WHERE lsn > ?1 ORDER BY lsn"))
+            .prepare(&format!(
+                "SELECT {JOURNAL_COLUMNS} FROM journal WHERE lsn > ?1 ORDER BY lsn"
+            ))
             .map_err(&sqlite)?;
-        let mut found = select.query([self.checkpoint_lsn.get() as i64]).map_err(&sqlite)?;
+        let mut found = select
+            .query([self.checkpoint_lsn.get() as i64])
+            .map_err(&sqlite)?;
         let mut expected = self.checkpoint_lsn;
         while let Some(columns) = found.next().map_err(&sqlite)? {
-            let row = read_row(columns, |id| Some(self.accounts.get(&id)?.read(|account| account.currency)))?;
+            let row = read_row(columns, |id| {
+                Some(self.accounts.get(&id)?.read(|account| account.currency))
+            })?;
             expected = expected.next();
             if row.lsn != expected {
-                return Err(BankFileError::damaged(format!("journal row {expected} is missing")));
+                return Err(BankFileError::damaged(format!(
+                    "journal row {expected} is missing"
+                )));
             }
             add_to_totals(&mut self.totals, &row);
             for (id, change) in row.changes() {
-                let prev_lsn = row.seen_from(id).map_or(Lsn::ZERO, |(_, _, prev_lsn)| prev_lsn);
+                let prev_lsn = row.seen_from(id).map_or(Lsn::ZERO, |side| side.prev_lsn);
                 if apply(&self.accounts, id, prev_lsn, &change)? {
-                    self.dirty.entry(id).and_modify(|older| *older = older.then(change)).or_insert(change);
+                    self.dirty
+                        .entry(id)
+                        .and_modify(|older| *older = older.then(change))
+                        .or_insert(change);
                 }
             }
         }
@@ -148,10 +180,18 @@ impl OpenedBank {
 }
 
 /// Applies a change unless the account has it already. Gives whether it did.
-fn apply(accounts: &Accounts, id: AccountId, prev_lsn: Lsn, change: &AccountChange) -> Result<bool, BankFileError> {
-    let cell = accounts
-        .get(&id)
-        .ok_or_else(|| BankFileError::damaged(format!("journal row {} pays the unknown account {id}", change.lsn)))?;
+fn apply(
+    accounts: &Accounts,
+    id: AccountId,
+    prev_lsn: Lsn,
+    change: &AccountChange,
+) -> Result<bool, BankFileError> {
+    let cell = accounts.get(&id).ok_or_else(|| {
+        BankFileError::damaged(format!(
+            "journal row {} pays the unknown account {id}",
+            change.lsn
+        ))
+    })?;
     cell.write(|account| {
         if change.lsn <= account.last_lsn {
             return Ok(false);

@@ -12,18 +12,16 @@ use crate::account::Account;
 use crate::card::{Card, CardState};
 use crate::ids::{AccountId, CardNumber, Lsn};
 use crate::limits::READER_CONNECTIONS;
-use crate::money::{Currency, Money};
-use crate::row::Row;
+use crate::money::Currency;
+use crate::row::{Row, Side};
 
 /// One line of an account's statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatementLine {
     /// The journal row.
     pub row: Row,
-    /// What it added to the account; what it would have added, if it was declined.
-    pub amount: Money,
-    /// The account's balance after it.
-    pub balance: Money,
+    /// The row as the account sees it.
+    pub side: Side,
 }
 
 /// A bounded number of connections that read; who finds none free waits.
@@ -42,7 +40,11 @@ struct ReaderState {
 
 impl Readers {
     pub(crate) fn new(path: &Path) -> Readers {
-        Readers { path: path.to_owned(), state: Mutex::default(), returned: Condvar::new() }
+        Readers {
+            path: path.to_owned(),
+            state: Mutex::default(),
+            returned: Condvar::new(),
+        }
     }
 
     /// The card with that number, as of the newest commit.
@@ -68,7 +70,10 @@ impl Readers {
         state.idle.clear();
     }
 
-    fn with<R>(&self, read: impl FnOnce(&Connection) -> Result<R, BankFileError>) -> Result<R, BankFileError> {
+    fn with<R>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<R, BankFileError>,
+    ) -> Result<R, BankFileError> {
         let connection = self.take()?;
         let result = read(&connection);
         self.state.lock().idle.push(connection);
@@ -99,10 +104,14 @@ impl Readers {
 fn read_card(connection: &Connection, number: &CardNumber) -> Result<Option<Card>, BankFileError> {
     let sqlite = BankFileError::sqlite("reading a card");
     let mut select = connection
-        .prepare_cached("SELECT holder, account, pin_hash, pepper_id, tries, status FROM cards WHERE card = ?1")
+        .prepare_cached(
+            "SELECT holder, account, pin_hash, pepper_id, tries, status FROM cards WHERE card = ?1",
+        )
         .map_err(&sqlite)?;
     let mut found = select.query([number.as_str()]).map_err(&sqlite)?;
-    let Some(columns) = found.next().map_err(&sqlite)? else { return Ok(None) };
+    let Some(columns) = found.next().map_err(&sqlite)? else {
+        return Ok(None);
+    };
     let bad = |column| BankFileError::damaged(format!("card {number} has an impossible {column}"));
     let status: String = columns.get(5).map_err(&sqlite)?;
     Ok(Some(Card {
@@ -137,12 +146,12 @@ fn walk_chain(
         let mut found = select.query([lsn.get() as i64]).map_err(&sqlite)?;
         let columns = found.next().map_err(&sqlite)?.ok_or_else(broken)?;
         let row = read_row(columns, |_| Some(currency))?;
-        let (amount, balance, prev_lsn) = row.seen_from(account).ok_or_else(broken)?;
-        if prev_lsn >= lsn {
+        let side = row.seen_from(account).ok_or_else(broken)?;
+        if side.prev_lsn >= lsn {
             return Err(broken());
         }
-        statement.push(StatementLine { row, amount, balance });
-        lsn = prev_lsn;
+        statement.push(StatementLine { row, side });
+        lsn = side.prev_lsn;
     }
     Ok(statement)
 }
@@ -160,7 +169,9 @@ pub fn read_statement(
     let sqlite = BankFileError::sqlite("reading a statement");
     let mut connection = connect(path, Access::ReadOnly)?;
     let snapshot = connection.transaction().map_err(&sqlite)?;
-    let Some(mut found) = read_one_account(&snapshot, account)? else { return Ok(None) };
+    let Some(mut found) = read_one_account(&snapshot, account)? else {
+        return Ok(None);
+    };
     // The `accounts` table may lag behind the journal: look among the rows since for newer ones of this account.
     let mut select = snapshot
         .prepare(&format!(
@@ -168,10 +179,14 @@ pub fn read_statement(
              WHERE lsn > ?1 AND (account = ?2 OR (contra = ?2 AND contra_prev_lsn IS NOT NULL)) ORDER BY lsn"
         ))
         .map_err(&sqlite)?;
-    let mut newer = select.query(params![found.last_lsn.get() as i64, account.get() as i64]).map_err(&sqlite)?;
+    let mut newer = select
+        .query(params![found.last_lsn.get() as i64, account.get() as i64])
+        .map_err(&sqlite)?;
     while let Some(columns) = newer.next().map_err(&sqlite)? {
         let row = read_row(columns, |_| Some(found.currency))?;
-        row.changes().filter(|&(id, _)| id == account).for_each(|(_, change)| found.apply(&change));
+        row.changes()
+            .filter(|&(id, _)| id == account)
+            .for_each(|(_, change)| found.apply(&change));
     }
     let lines = walk_chain(&snapshot, account, found.currency, found.last_lsn, lines)?;
     Ok(Some((found, lines)))

@@ -57,14 +57,22 @@ pub(super) fn read_row(
     let lsn: i64 = columns.get(0).map_err(&sqlite)?;
     let bad = |column| bad("journal row", lsn, column);
     let integer = |index, column| columns.get::<_, i64>(index).map_err(|_| bad(column));
-    let place = |index, column| u64::try_from(integer(index, column)?).map(Lsn::new).map_err(|_| bad(column));
+    let place = |index, column| {
+        u64::try_from(integer(index, column)?)
+            .map(Lsn::new)
+            .map_err(|_| bad(column))
+    };
     let small = |index, column| u8::try_from(integer(index, column)?).map_err(|_| bad(column));
 
     let account = account_id(integer(6, "account")?).ok_or_else(|| bad("account"))?;
     let txn_id = match columns.get_ref(5).map_err(&sqlite)? {
         rusqlite::types::ValueRef::Null => None,
         value => {
-            let bytes = value.as_blob().ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| bad("txn_id"))?;
+            let bytes = value
+                .as_blob()
+                .ok()
+                .and_then(|bytes| bytes.try_into().ok())
+                .ok_or_else(|| bad("txn_id"))?;
             Some(TxnId::from_bytes(bytes).map_err(|_| bad("txn_id"))?)
         }
     };
@@ -86,7 +94,9 @@ pub(super) fn read_row(
         _ => return Err(bad("contra side: half of it is missing")),
     };
     // An amount that has no negation could be no customer's, and would overflow where the contra is computed.
-    let amount = Some(integer(9, "amount")?).filter(|&amount| amount != i64::MIN).ok_or_else(|| bad("amount"))?;
+    let amount = Some(integer(9, "amount")?)
+        .filter(|&amount| amount != i64::MIN)
+        .ok_or_else(|| bad("amount"))?;
     Ok(Row {
         lsn: u64::try_from(lsn).map(Lsn::new).map_err(|_| bad("lsn"))?,
         moment: Moment {
@@ -103,8 +113,9 @@ pub(super) fn read_row(
         balance: Money::from_minor(integer(10, "balance")?),
         prev_lsn: place(11, "prev_lsn")?,
         contra_side,
-        currency: currency_of(account)
-            .ok_or_else(|| BankFileError::damaged(format!("journal row {lsn} names the unknown account {account}")))?,
+        currency: currency_of(account).ok_or_else(|| {
+            BankFileError::damaged(format!("journal row {lsn} names the unknown account {account}"))
+        })?,
     })
 }
 
@@ -131,10 +142,18 @@ pub(super) fn insert_account(insert: &mut Statement<'_>, account: &Account) -> r
 
 /// Reads an account whose columns are those of [`ACCOUNT_COLUMNS`].
 pub(super) fn read_account(columns: &rusqlite::Row<'_>) -> Result<Account, BankFileError> {
-    let number: i64 = columns.get(0).map_err(BankFileError::sqlite("reading an account"))?;
+    let number: i64 = columns
+        .get(0)
+        .map_err(BankFileError::sqlite("reading an account"))?;
     let bad = |column| bad("account", number, column);
     let integer = |index, column| columns.get::<_, i64>(index).map_err(|_| bad(column));
-    let text = |index: usize, column| columns.get_ref(index).ok().and_then(|v| v.as_str().ok()).ok_or_else(|| bad(column));
+    let text = |index: usize, column| {
+        columns
+            .get_ref(index)
+            .ok()
+            .and_then(|v| v.as_str().ok())
+            .ok_or_else(|| bad(column))
+    };
     let daily_limit: Option<i64> = columns.get(5).map_err(|_| bad("daily_limit"))?;
     Ok(Account {
         id: account_id(number).ok_or_else(|| bad("number"))?,
@@ -146,7 +165,9 @@ pub(super) fn read_account(columns: &rusqlite::Row<'_>) -> Result<Account, BankF
         withdrawn: Money::from_minor(integer(6, "withdrawn")?),
         business_date: date(integer(7, "business_date")?).ok_or_else(|| bad("business_date"))?,
         last_time: Timestamp::from_millis(integer(8, "last_time")?),
-        last_lsn: u64::try_from(integer(9, "last_lsn")?).map(Lsn::new).map_err(|_| bad("last_lsn"))?,
+        last_lsn: u64::try_from(integer(9, "last_lsn")?)
+            .map(Lsn::new)
+            .map_err(|_| bad("last_lsn"))?,
     })
 }
 
@@ -155,7 +176,9 @@ pub(super) fn read_checkpoint_lsn(connection: &Connection) -> Result<Lsn, BankFi
     let lsn: i64 = connection
         .query_row("SELECT checkpoint_lsn FROM bank", [], |row| row.get(0))
         .map_err(BankFileError::sqlite("reading the checkpoint's place"))?;
-    u64::try_from(lsn).map(Lsn::new).map_err(|_| BankFileError::damaged("checkpoint_lsn is negative"))
+    u64::try_from(lsn)
+        .map(Lsn::new)
+        .map_err(|_| BankFileError::damaged("checkpoint_lsn is negative"))
 }
 
 /// The newest row.
@@ -163,14 +186,17 @@ pub(super) fn read_last_lsn(connection: &Connection) -> Result<Lsn, BankFileErro
     let lsn: Option<i64> = connection
         .query_row("SELECT max(lsn) FROM journal", [], |row| row.get(0))
         .map_err(BankFileError::sqlite("finding the newest journal row"))?;
-    u64::try_from(lsn.unwrap_or(0)).map(Lsn::new).map_err(|_| BankFileError::damaged("a journal row has a negative lsn"))
+    u64::try_from(lsn.unwrap_or(0))
+        .map(Lsn::new)
+        .map_err(|_| BankFileError::damaged("a journal row has a negative lsn"))
 }
 
 /// The bank's own totals, as of the checkpoint.
 pub(super) fn read_totals(connection: &Connection) -> Result<Totals, BankFileError> {
     let sqlite = BankFileError::sqlite("reading the bank's own accounts");
-    let mut select =
-        connection.prepare("SELECT account, currency, terminal, balance FROM system_accounts").map_err(&sqlite)?;
+    let mut select = connection
+        .prepare("SELECT account, currency, terminal, balance FROM system_accounts")
+        .map_err(&sqlite)?;
     let mut found = select.query([]).map_err(&sqlite)?;
     let mut totals = Totals::new();
     while let Some(columns) = found.next().map_err(&sqlite)? {
@@ -187,7 +213,14 @@ pub(super) fn read_totals(connection: &Connection) -> Result<Totals, BankFileErr
         };
         let currency = Currency::from_code(&text(1)?).map_err(|_| bad("currency"))?;
         let balance: i128 = text(3)?.parse().map_err(|_| bad("balance"))?;
-        totals.insert(SystemLedger { account, currency, terminal }, balance);
+        totals.insert(
+            SystemLedger {
+                account,
+                currency,
+                terminal,
+            },
+            balance,
+        );
     }
     Ok(totals)
 }
@@ -200,9 +233,17 @@ pub(super) fn write_checkpoint(connection: &Connection, lsn: Lsn, totals: &Total
     )?;
     for (ledger, balance) in totals {
         let terminal = ledger.terminal.as_ref().map_or("", TerminalId::as_str);
-        upsert.execute(params![ledger.account.number(), ledger.currency.code(), terminal, balance.to_string()])?;
+        upsert.execute(params![
+            ledger.account.number(),
+            ledger.currency.code(),
+            terminal,
+            balance.to_string()
+        ])?;
     }
-    connection.prepare_cached("UPDATE bank SET checkpoint_lsn = ?1")?.execute([lsn.get() as i64]).map(drop)
+    connection
+        .prepare_cached("UPDATE bank SET checkpoint_lsn = ?1")?
+        .execute([lsn.get() as i64])
+        .map(drop)
 }
 
 /// Adds what a row means for the bank's own accounts.

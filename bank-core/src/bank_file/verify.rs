@@ -76,14 +76,22 @@ impl fmt::Display for Proof {
         if !self.holds() {
             return write!(f, "the books do not balance: {} problems", self.problem_count);
         }
-        write!(f, "the books balance: {} accounts, {} cards, {} journal rows", self.accounts, self.cards, self.lsn)?;
+        write!(
+            f,
+            "the books balance: {} accounts, {} cards, {} journal rows",
+            self.accounts, self.cards, self.lsn
+        )?;
         for (currency, totals) in &self.currencies {
             let show = |sum: i128| match i64::try_from(sum) {
                 Ok(minor) => currency.format(Money::from_minor(minor)),
                 Err(_) => format!("{sum} minor units"),
             };
-            let (customers, cash, opening) = (show(totals.customers), show(totals.cash), show(totals.opening));
-            write!(f, "; {currency}: customers {customers} + cash {cash} + opening {opening} = 0")?;
+            let (customers, cash, opening) =
+                (show(totals.customers), show(totals.cash), show(totals.opening));
+            write!(
+                f,
+                "; {currency}: customers {customers} + cash {cash} + opening {opening} = 0"
+            )?;
         }
         Ok(())
     }
@@ -116,7 +124,9 @@ struct Ledger {
 /// If the file cannot be read. What is wrong with its contents is in the [`Proof`].
 pub fn verify(path: &Path) -> Result<Proof, BankFileError> {
     let mut connection = connect(path, Access::ReadOnly)?;
-    let snapshot = connection.transaction().map_err(BankFileError::sqlite("taking a snapshot"))?;
+    let snapshot = connection
+        .transaction()
+        .map_err(BankFileError::sqlite("taking a snapshot"))?;
     let mut proof = Proof {
         lsn: Lsn::ZERO,
         accounts: 0,
@@ -150,9 +160,14 @@ fn check_pages(snapshot: &Connection, proof: &mut Proof) -> Result<(), BankFileE
     Ok(())
 }
 
-fn read_ledgers(snapshot: &Connection, proof: &mut Proof) -> Result<HashMap<AccountId, Ledger>, BankFileError> {
+fn read_ledgers(
+    snapshot: &Connection,
+    proof: &mut Proof,
+) -> Result<HashMap<AccountId, Ledger>, BankFileError> {
     let sqlite = BankFileError::sqlite("reading the accounts");
-    let mut select = snapshot.prepare(&format!("SELECT {ACCOUNT_COLUMNS} FROM accounts")).map_err(&sqlite)?;
+    let mut select = snapshot
+        .prepare(&format!("SELECT {ACCOUNT_COLUMNS} FROM accounts"))
+        .map_err(&sqlite)?;
     let mut found = select.query([]).map_err(&sqlite)?;
     let mut ledgers = HashMap::new();
     while let Some(columns) = found.next().map_err(&sqlite)? {
@@ -185,13 +200,16 @@ fn add_up_journal(
     proof: &mut Proof,
 ) -> Result<Totals, BankFileError> {
     let sqlite = BankFileError::sqlite("reading the journal");
-    let mut select =
-        snapshot.prepare(&format!("SELECT {JOURNAL_COLUMNS} FROM journal ORDER BY lsn")).map_err(&sqlite)?;
+    let mut select = snapshot
+        .prepare(&format!("SELECT {JOURNAL_COLUMNS} FROM journal ORDER BY lsn"))
+        .map_err(&sqlite)?;
     let mut found = select.query([]).map_err(&sqlite)?;
     let mut totals = Totals::new();
     let mut checkpoint_met = checkpoint == Lsn::ZERO;
     while let Some(columns) = found.next().map_err(&sqlite)? {
-        let row = match read_row(columns, |id| ledgers.get(&id).map(|ledger| ledger.stored.currency)) {
+        let row = match read_row(columns, |id| {
+            ledgers.get(&id).map(|ledger| ledger.stored.currency)
+        }) {
             Ok(row) => row,
             Err(error) => {
                 proof.problem(error);
@@ -200,7 +218,10 @@ fn add_up_journal(
             }
         };
         if row.lsn != proof.lsn.next() {
-            proof.problem(format!("journal row {} follows row {}: rows between are missing", row.lsn, proof.lsn));
+            proof.problem(format!(
+                "journal row {} follows row {}: rows between are missing",
+                row.lsn, proof.lsn
+            ));
         }
         proof.lsn = row.lsn;
         add_row(&row, ledgers, &mut totals, checkpoint, proof);
@@ -210,7 +231,9 @@ fn add_up_journal(
         }
     }
     if !checkpoint_met {
-        proof.problem(format!("the checkpoint names row {checkpoint}, which does not exist"));
+        proof.problem(format!(
+            "the checkpoint names row {checkpoint}, which does not exist"
+        ));
     }
     Ok(totals)
 }
@@ -230,7 +253,13 @@ fn add_row(
         Contra::System(system) => {
             if approved {
                 let terminal = row.terminal.filter(|_| system == SystemAccount::Cash);
-                *totals.entry(SystemLedger { account: system, currency: row.currency, terminal }).or_default() -= amount;
+                *totals
+                    .entry(SystemLedger {
+                        account: system,
+                        currency: row.currency,
+                        terminal,
+                    })
+                    .or_default() -= amount;
             }
             None
         }
@@ -242,35 +271,56 @@ fn add_row(
         Kind::Opening => amount >= 0 && approved && row.contra == Contra::System(SystemAccount::Opening),
     };
     if !sign_fits {
-        proof.problem(format!("journal row {lsn}: amount {amount} and contra do not fit a {}", row.kind.name()));
+        proof.problem(format!(
+            "journal row {lsn}: amount {amount} and contra do not fit a {}",
+            row.kind.name()
+        ));
     }
     if row.contra_side.is_some() != (approved && payee.is_some()) {
-        proof.problem(format!("journal row {lsn}: a payee's side is there exactly in approved transfers"));
+        proof.problem(format!(
+            "journal row {lsn}: a payee's side is there exactly in approved transfers"
+        ));
     }
     if let Some(ledger) = ledgers.get_mut(&row.account) {
         if (row.kind == Kind::Opening) != (ledger.rows == 0) {
-            proof.problem(format!("journal row {lsn}: an account's first row, and no other, is its opening"));
+            proof.problem(format!(
+                "journal row {lsn}: an account's first row, and no other, is its opening"
+            ));
         }
         let change = if approved { amount } else { 0 };
         let cash_out = if row.kind == Kind::Withdrawal { -change } else { 0 };
-        let side = Side { id: row.account, change, cash_out, balance: row.balance, prev_lsn: row.prev_lsn };
-        ledger.add(row, &side, checkpoint, proof);
+        let claim = Claim {
+            id: row.account,
+            change,
+            cash_out,
+            balance: row.balance,
+            prev_lsn: row.prev_lsn,
+        };
+        ledger.add(row, &claim, checkpoint, proof);
     }
     if let (Some(payee), Some(side)) = (payee, row.contra_side) {
         match ledgers.get_mut(&payee) {
             Some(ledger) if ledger.stored.currency == row.currency => {
                 let ContraSide { balance, prev_lsn } = side;
-                let side = Side { id: payee, change: -amount, cash_out: 0, balance, prev_lsn };
-                ledger.add(row, &side, checkpoint, proof);
+                let claim = Claim {
+                    id: payee,
+                    change: -amount,
+                    cash_out: 0,
+                    balance,
+                    prev_lsn,
+                };
+                ledger.add(row, &claim, checkpoint, proof);
             }
-            Some(_) => proof.problem(format!("journal row {lsn} pays account {payee} in another currency")),
+            Some(_) => proof.problem(format!(
+                "journal row {lsn} pays account {payee} in another currency"
+            )),
             None => proof.problem(format!("journal row {lsn} pays the unknown account {payee}")),
         }
     }
 }
 
-/// One side of a row.
-struct Side {
+/// What a row says of one of its two accounts.
+struct Claim {
     id: AccountId,
     /// What the row adds to the account.
     change: i128,
@@ -284,8 +334,17 @@ struct Side {
 
 impl Ledger {
     /// Adds one side of a row, and compares what it says of itself.
-    fn add(&mut self, row: &Row, side: &Side, checkpoint: Lsn, proof: &mut Proof) {
-        let (lsn, Side { id, change, balance, prev_lsn, .. }) = (row.lsn, side);
+    fn add(&mut self, row: &Row, claim: &Claim, checkpoint: Lsn, proof: &mut Proof) {
+        let (
+            lsn,
+            Claim {
+                id,
+                change,
+                balance,
+                prev_lsn,
+                ..
+            },
+        ) = (row.lsn, claim);
         if *prev_lsn != self.last_lsn {
             proof.problem(format!(
                 "journal row {lsn} names row {prev_lsn} as the previous one of account {id}, which is row {}",
@@ -308,8 +367,12 @@ impl Ledger {
                 self.stored.last_lsn
             ));
         }
-        let withdrawn = if row.moment.date > self.business_date { 0 } else { self.withdrawn };
-        self.withdrawn = (withdrawn + side.cash_out).min(i128::from(i64::MAX));
+        let withdrawn = if row.moment.date > self.business_date {
+            0
+        } else {
+            self.withdrawn
+        };
+        self.withdrawn = (withdrawn + claim.cash_out).min(i128::from(i64::MAX));
         // Go on from what the row says, so that one wrong row is one problem and not one for each row after it.
         self.balance = balance;
         self.last_lsn = lsn;
@@ -326,9 +389,21 @@ impl Ledger {
         let Account { id, last_lsn, .. } = self.stored;
         let pairs = [
             ("balance", i128::from(self.stored.balance.minor()), self.balance),
-            ("withdrawn", i128::from(self.stored.withdrawn.minor()), self.withdrawn),
-            ("time", i128::from(self.stored.last_time.millis()), i128::from(self.last_time.millis())),
-            ("business date", i128::from(self.stored.business_date.days()), i128::from(self.business_date.days())),
+            (
+                "withdrawn",
+                i128::from(self.stored.withdrawn.minor()),
+                self.withdrawn,
+            ),
+            (
+                "time",
+                i128::from(self.stored.last_time.millis()),
+                i128::from(self.last_time.millis()),
+            ),
+            (
+                "business date",
+                i128::from(self.stored.business_date.days()),
+                i128::from(self.business_date.days()),
+            ),
         ];
         for (what, stored, computed) in pairs {
             if stored != computed {
@@ -342,16 +417,24 @@ impl Ledger {
 
 fn check_accounts(ledgers: &HashMap<AccountId, Ledger>, proof: &mut Proof) {
     for Account { id, last_lsn, .. } in ledgers.values().filter(|l| !l.met_stored).map(|l| &l.stored) {
-        proof.problem(format!("account {id} is stored as of journal row {last_lsn}, which is not one of its rows"));
+        proof.problem(format!(
+            "account {id} is stored as of journal row {last_lsn}, which is not one of its rows"
+        ));
     }
 }
 
 fn check_totals(totals: &Totals, stored: &Totals, checkpoint: Lsn, proof: &mut Proof) {
-    let ledgers = totals.keys().chain(stored.keys()).collect::<std::collections::BTreeSet<_>>();
+    let ledgers = totals
+        .keys()
+        .chain(stored.keys())
+        .collect::<std::collections::BTreeSet<_>>();
     for ledger in ledgers {
         let (computed, stored) = (totals.get(ledger).unwrap_or(&0), stored.get(ledger).unwrap_or(&0));
         if computed != stored {
-            let at = ledger.terminal.map(|terminal| format!(" at {terminal}")).unwrap_or_default();
+            let at = ledger
+                .terminal
+                .map(|terminal| format!(" at {terminal}"))
+                .unwrap_or_default();
             proof.problem(format!(
                 "the bank's {} account in {}{at} is stored as {stored}, but the rows up to {checkpoint} add up to {computed}",
                 ledger.account.name(),
@@ -363,7 +446,11 @@ fn check_totals(totals: &Totals, stored: &Totals, checkpoint: Lsn, proof: &mut P
 
 fn check_trial_balance(ledgers: &HashMap<AccountId, Ledger>, totals: &Totals, proof: &mut Proof) {
     for ledger in ledgers.values() {
-        proof.currencies.entry(ledger.stored.currency).or_default().customers += ledger.balance;
+        proof
+            .currencies
+            .entry(ledger.stored.currency)
+            .or_default()
+            .customers += ledger.balance;
     }
     for (ledger, total) in totals {
         let currency = proof.currencies.entry(ledger.currency).or_default();
@@ -372,10 +459,16 @@ fn check_trial_balance(ledgers: &HashMap<AccountId, Ledger>, totals: &Totals, pr
             SystemAccount::Opening => currency.opening += total,
         }
     }
-    let unbalanced: Vec<_> =
-        proof.currencies.iter().filter(|(_, t)| t.sum() != 0).map(|(c, t)| (*c, t.sum())).collect();
+    let unbalanced: Vec<_> = proof
+        .currencies
+        .iter()
+        .filter(|(_, t)| t.sum() != 0)
+        .map(|(c, t)| (*c, t.sum()))
+        .collect();
     for (currency, sum) in unbalanced {
-        proof.problem(format!("all accounts in {currency} add up to {sum} minor units instead of 0"));
+        proof.problem(format!(
+            "all accounts in {currency} add up to {sum} minor units instead of 0"
+        ));
     }
 }
 

@@ -21,8 +21,8 @@ use crate::account::AccountChange;
 use crate::ids::{AccountId, Lsn};
 use crate::journal::{Batch, Store, Update};
 use crate::limits::{
-    ACCOUNT_CHECKPOINT_ROWS, ACCOUNT_CHECKPOINT_SLICE, BANK_FILE_BUSY_RETRIES, BANK_FILE_BUSY_WAIT, WAL_CHECKPOINT_BYTES,
-    WRITER_CACHE_BYTES,
+    ACCOUNT_CHECKPOINT_ROWS, ACCOUNT_CHECKPOINT_SLICE, BANK_FILE_BUSY_RETRIES, BANK_FILE_BUSY_WAIT,
+    WAL_CHECKPOINT_BYTES, WRITER_CACHE_BYTES,
 };
 
 /// Writes a bank file that [`super::open_bank`] opened.
@@ -51,7 +51,10 @@ struct Flush {
 }
 
 impl BankFileWriter {
-    pub(crate) fn new(opened: OpenedBank, path: &Path) -> Result<(BankFileWriter, super::BankLock), BankFileError> {
+    pub(crate) fn new(
+        opened: OpenedBank,
+        path: &Path,
+    ) -> Result<(BankFileWriter, super::BankLock), BankFileError> {
         let connection = opened.connection;
         connection
             .pragma_update(None, "cache_size", -(WRITER_CACHE_BYTES as i64 / 1024))
@@ -71,13 +74,19 @@ impl BankFileWriter {
     fn begin_flush(&mut self) {
         let mut left: Vec<_> = std::mem::take(&mut self.dirty).into_iter().collect();
         left.sort_unstable_by_key(|&(id, _)| std::cmp::Reverse(id));
-        self.flush = Some(Flush { left, lsn: self.last_lsn, totals: self.totals.clone() });
+        self.flush = Some(Flush {
+            left,
+            lsn: self.last_lsn,
+            totals: self.totals.clone(),
+        });
     }
 
     /// Writes the next accounts of the checkpoint under way into the open transaction, and its mark after the
     /// last of them.
     fn write_slice(&mut self, accounts: usize) -> rusqlite::Result<()> {
-        let Some(flush) = &mut self.flush else { return Ok(()) };
+        let Some(flush) = &mut self.flush else {
+            return Ok(());
+        };
         let slice = flush.left.split_off(flush.left.len().saturating_sub(accounts));
         let mut update = self.connection.prepare_cached(
             "UPDATE accounts SET balance = ?2, last_lsn = ?3, last_time = ?4, business_date = ?5,
@@ -125,12 +134,16 @@ impl BankFileWriter {
         begin(&self.connection)?;
         for row in &batch.rows {
             for (id, change) in row.changes() {
-                self.dirty.entry(id).and_modify(|older| *older = older.then(change)).or_insert(change);
+                self.dirty
+                    .entry(id)
+                    .and_modify(|older| *older = older.then(change))
+                    .or_insert(change);
             }
             add_to_totals(&mut self.totals, row);
             self.last_lsn = row.lsn;
         }
-        self.write(batch, slice).map_err(BankFileError::sqlite("committing to the bank file"))
+        self.write(batch, slice)
+            .map_err(BankFileError::sqlite("committing to the bank file"))
     }
 }
 
@@ -140,7 +153,8 @@ impl Store for BankFileWriter {
     }
 
     fn maintain(&mut self) -> Result<bool, BankFileError> {
-        if self.flush.is_none() && self.last_lsn.get() - self.checkpoint_lsn.get() >= ACCOUNT_CHECKPOINT_ROWS {
+        if self.flush.is_none() && self.last_lsn.get() - self.checkpoint_lsn.get() >= ACCOUNT_CHECKPOINT_ROWS
+        {
             tracing::debug!(accounts = self.dirty.len(), lsn = %self.last_lsn, "account checkpoint begins");
             self.begin_flush();
         }
@@ -159,14 +173,22 @@ impl Store for BankFileWriter {
         }
         self.wal.stop()?;
         let sqlite = BankFileError::sqlite("finishing the bank file");
-        match self.connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE) {
+        match self
+            .connection
+            .wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE)
+        {
             Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::DatabaseBusy => {
                 // Nothing is lost: the next opening copies the log.
-                tracing::warn!("another program is reading the bank file: its write-ahead log stays beside it");
+                tracing::warn!(
+                    "another program is reading the bank file: its write-ahead log stays beside it"
+                );
                 Ok(())
             }
             // Now the last connection that closes may remove the empty log.
-            Ok(_) => self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop),
+            Ok(_) => self
+                .connection
+                .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
+                .map(drop),
             Err(error) => Err(error),
         }
         .map_err(sqlite)
@@ -187,14 +209,24 @@ fn begin(connection: &Connection) -> Result<(), BankFileError> {
             other => return other.map_err(BankFileError::sqlite("beginning a commit")),
         }
     }
-    connection.execute_batch("BEGIN IMMEDIATE").map_err(BankFileError::sqlite("beginning a commit"))
+    connection
+        .execute_batch("BEGIN IMMEDIATE")
+        .map_err(BankFileError::sqlite("beginning a commit"))
 }
 
 fn write_update(connection: &Connection, update: &Update) -> rusqlite::Result<()> {
     match update {
-        Update::Card { number, state, cell: _ } => connection
+        Update::Card {
+            number,
+            state,
+            cell: _,
+        } => connection
             .prepare_cached("UPDATE cards SET tries = ?2, status = ?3 WHERE card = ?1")?
-            .execute(params![number.as_str(), state.tries, card_status_name(state.status)]),
+            .execute(params![
+                number.as_str(),
+                state.tries,
+                card_status_name(state.status)
+            ]),
         Update::Terminal(terminal) => connection
             .prepare_cached("INSERT OR IGNORE INTO terminals (terminal, registered) VALUES (?1, ?2)")?
             .execute(params![terminal.id.as_str(), terminal.registered.millis()]),
@@ -257,7 +289,9 @@ impl WalCheckpoints {
                 }
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => {
-                    return Err(BankFileError::damaged("the thread that copies the write-ahead log has died"));
+                    return Err(BankFileError::damaged(
+                        "the thread that copies the write-ahead log has died",
+                    ));
                 }
             }
         } else if self.log_bytes(connection).map_err(&sqlite)? >= self.due_bytes
@@ -293,7 +327,10 @@ impl WalCheckpoints {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        self.results.try_iter().collect::<rusqlite::Result<()>>().map_err(BankFileError::sqlite("copying the write-ahead log"))
+        self.results
+            .try_iter()
+            .collect::<rusqlite::Result<()>>()
+            .map_err(BankFileError::sqlite("copying the write-ahead log"))
     }
 }
 

@@ -126,7 +126,10 @@ mod tests {
     fn a_declines_number_and_name_are_the_same_on_the_wire_and_in_the_journal() {
         for decline in Decline::ALL {
             let code = ErrorCode::from(decline);
-            assert_eq!((code.number(), code.name()), (u16::from(decline.number()), decline.name()));
+            assert_eq!(
+                (code.number(), code.name()),
+                (u16::from(decline.number()), decline.name())
+            );
         }
     }
 

@@ -29,7 +29,9 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError::TooLong`] as soon as a length is above `limit`, without waiting for the body.
 pub fn split(received: &[u8], limit: usize) -> Result<Option<(&[u8], usize)>, FrameError> {
-    let Some((header, rest)) = received.split_first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
+    let Some((header, rest)) = received.split_first_chunk::<FRAME_HEADER_BYTES>() else {
+        return Ok(None);
+    };
     let bytes = u32::from_be_bytes(*header);
     let length = usize::try_from(bytes).unwrap_or(usize::MAX);
     if length > limit {
@@ -56,7 +58,8 @@ pub fn encode<T: Serialize>(message: &T, out: &mut Vec<u8>) {
     let mut bytes = std::mem::take(out);
     bytes.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
     *out = postcard::to_extend(message, bytes).expect("a message always fits into a vector");
-    let length = u32::try_from(out.len() - start - FRAME_HEADER_BYTES).expect("a message is shorter than 4 GiB");
+    let length =
+        u32::try_from(out.len() - start - FRAME_HEADER_BYTES).expect("a message is shorter than 4 GiB");
     out[start..start + FRAME_HEADER_BYTES].copy_from_slice(&length.to_be_bytes());
 }
 
@@ -82,8 +85,17 @@ mod tests {
     #[test]
     fn a_length_above_the_limit_is_refused_before_its_body_comes() {
         let limit = 100;
-        assert_eq!(split(&101u32.to_be_bytes(), limit), Err(FrameError::TooLong { bytes: 101, limit }));
-        assert_eq!(split(&[0xff; 4], limit), Err(FrameError::TooLong { bytes: u32::MAX, limit }));
+        assert_eq!(
+            split(&101u32.to_be_bytes(), limit),
+            Err(FrameError::TooLong { bytes: 101, limit })
+        );
+        assert_eq!(
+            split(&[0xff; 4], limit),
+            Err(FrameError::TooLong {
+                bytes: u32::MAX,
+                limit
+            })
+        );
         assert_eq!(split(&100u32.to_be_bytes(), limit), Ok(None));
     }
 

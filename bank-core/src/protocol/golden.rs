@@ -4,7 +4,9 @@ use super::*;
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 
-const TXN: [u8; 16] = [1, 0x7f, 0x22, 0xe2, 0x79, 0xb0, 0x7c, 0xc3, 0x98, 0xc4, 0xdc, 0x0c, 0x0c, 7, 0x39, 0x8f];
+const TXN: [u8; 16] = [
+    1, 0x7f, 0x22, 0xe2, 0x79, 0xb0, 0x7c, 0xc3, 0x98, 0xc4, 0xdc, 0x0c, 0x0c, 7, 0x39, 0x8f,
+];
 const TXN_HEX: &str = "017f22e279b07cc398c4dc0c0c07398f";
 const USD: [u8; 3] = *b"USD";
 
@@ -13,12 +15,23 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The message has these bytes after its length, these bytes are that message, and `docs/PROTOCOL.md` says so.
-fn check<'a, T: Serialize + Deserialize<'a> + PartialEq + Debug>(message: &T, bytes: &str, frame: &'a mut Vec<u8>) {
+fn check<'a, T: Serialize + Deserialize<'a> + PartialEq + Debug>(
+    message: &T,
+    bytes: &str,
+    frame: &'a mut Vec<u8>,
+) {
     let bytes = bytes.replace("TXN", TXN_HEX).replace(' ', "");
     encode(message, frame);
-    assert_eq!(hex(frame), format!("{:08x}{bytes}", bytes.len() / 2), "{message:?}");
+    assert_eq!(
+        hex(frame),
+        format!("{:08x}{bytes}", bytes.len() / 2),
+        "{message:?}"
+    );
     let page: String = include_str!("../../../docs/PROTOCOL.md").replace([' ', '`'], "");
-    assert!(page.contains(&bytes.replace(TXN_HEX, "TXN")), "docs/PROTOCOL.md lacks {bytes} of {message:?}");
+    assert!(
+        page.contains(&bytes.replace(TXN_HEX, "TXN")),
+        "docs/PROTOCOL.md lacks {bytes} of {message:?}"
+    );
     let (body, used) = split(frame, 10_000).unwrap().unwrap();
     assert_eq!(used, frame.len());
     assert_eq!(&decode::<T>(body).unwrap(), message);
@@ -34,10 +47,19 @@ fn reply(lsn: u64, body: ReplyBody<'_>, bytes: &str) {
 
 #[test]
 fn hello_and_greetings() {
-    let hello = Hello { magic: MAGIC, version: VERSION, terminal: "ATM-1", proof: Proof::None };
+    let hello = Hello {
+        magic: MAGIC,
+        version: VERSION,
+        terminal: "ATM-1",
+        proof: Proof::None,
+    };
     check(&hello, "41544d42 01 05 41544d2d31 00", &mut Vec::new());
     let proof = Proof::Secret(Secret(&[0xca, 0xfe]));
-    check(&Hello { proof, ..hello }, "41544d42 01 05 41544d2d31 01 02 cafe", &mut Vec::new());
+    check(
+        &Hello { proof, ..hello },
+        "41544d42 01 05 41544d2d31 01 02 cafe",
+        &mut Vec::new(),
+    );
     let welcome = Greeting::Welcome {
         version: 1,
         server_time: 1_645_557_742_000,
@@ -45,39 +67,128 @@ fn hello_and_greetings() {
         max_reply_bytes: 16384,
     };
     check(&welcome, "00 01 e0e693aee45f 8008 808001", &mut Vec::new());
-    let refused = Greeting::Refused { code: 102, oldest_version: 1, newest_version: 1, message: "No." };
+    let refused = Greeting::Refused {
+        code: 102,
+        oldest_version: 1,
+        newest_version: 1,
+        message: "No.",
+    };
     check(&refused, "01 66 01 01 03 4e6f2e", &mut Vec::new());
 }
 
 #[test]
 fn requests() {
     request(RequestBody::Ping, "07 00");
-    request(RequestBody::Login { card: "Ken", pin: Secret("2468") }, "07 01 03 4b656e 04 32343638");
+    request(
+        RequestBody::Login {
+            card: "Ken",
+            pin: Secret("2468"),
+        },
+        "07 01 03 4b656e 04 32343638",
+    );
     request(RequestBody::Logout, "07 02");
     request(RequestBody::Balance, "07 03");
-    request(RequestBody::Deposit { txn_id: TXN, amount: 2000 }, "07 04 TXN a01f");
-    request(RequestBody::Withdraw { txn_id: TXN, amount: 2000 }, "07 05 TXN a01f");
-    request(RequestBody::Transfer { txn_id: TXN, to: 1002, amount: 2000 }, "07 06 TXN ea07 a01f");
-    request(RequestBody::Reverse { account: 1001, txn_id: TXN }, "07 07 e907 TXN");
-    request(RequestBody::Resolve { account: 1001, txn_id: TXN }, "07 08 e907 TXN");
-    request(RequestBody::Advice { account: 1001, txn_id: TXN, amount: 2000 }, "07 09 e907 TXN a01f");
+    request(
+        RequestBody::Deposit {
+            txn_id: TXN,
+            amount: 2000,
+        },
+        "07 04 TXN a01f",
+    );
+    request(
+        RequestBody::Withdraw {
+            txn_id: TXN,
+            amount: 2000,
+        },
+        "07 05 TXN a01f",
+    );
+    request(
+        RequestBody::Transfer {
+            txn_id: TXN,
+            to: 1002,
+            amount: 2000,
+        },
+        "07 06 TXN ea07 a01f",
+    );
+    request(
+        RequestBody::Reverse {
+            account: 1001,
+            txn_id: TXN,
+        },
+        "07 07 e907 TXN",
+    );
+    request(
+        RequestBody::Resolve {
+            account: 1001,
+            txn_id: TXN,
+        },
+        "07 08 e907 TXN",
+    );
+    request(
+        RequestBody::Advice {
+            account: 1001,
+            txn_id: TXN,
+            amount: 2000,
+        },
+        "07 09 e907 TXN a01f",
+    );
     request(RequestBody::Statement { lines: 10 }, "07 0a 0a");
-    request(RequestBody::ChangePin { old: Secret("2468"), new: Secret("1357") }, "07 0b 04 32343638 04 31333537");
+    request(
+        RequestBody::ChangePin {
+            old: Secret("2468"),
+            new: Secret("1357"),
+        },
+        "07 0b 04 32343638 04 31333537",
+    );
 }
 
 #[test]
 fn replies() {
-    let receipt =
-        Receipt { txn_id: TXN, time: 1_645_557_742_000, amount: -2000, balance: 10_050, currency: USD };
-    reply(0, ReplyBody::Pong { server_time: 1_645_557_742_000 }, "07 00 00 e0e693aee45f");
-    reply(0, ReplyBody::LoggedIn { account: 1001, currency: USD, holder: "Ken" }, "07 00 01 e907 555344 03 4b656e");
+    let receipt = Receipt {
+        txn_id: TXN,
+        time: 1_645_557_742_000,
+        amount: -2000,
+        balance: 10_050,
+        currency: USD,
+    };
+    reply(
+        0,
+        ReplyBody::Pong {
+            server_time: 1_645_557_742_000,
+        },
+        "07 00 00 e0e693aee45f",
+    );
+    reply(
+        0,
+        ReplyBody::LoggedIn {
+            account: 1001,
+            currency: USD,
+            holder: "Ken",
+        },
+        "07 00 01 e907 555344 03 4b656e",
+    );
     reply(0, ReplyBody::LoggedOut, "07 00 02");
-    reply(300, ReplyBody::Balance { balance: 10_050, currency: USD }, "07 ac02 03 849d01 555344");
-    reply(300, ReplyBody::Approved(receipt), "07 ac02 04 TXN e0e693aee45f 9f1f 849d01 555344");
+    reply(
+        300,
+        ReplyBody::Balance {
+            balance: 10_050,
+            currency: USD,
+        },
+        "07 ac02 03 849d01 555344",
+    );
+    reply(
+        300,
+        ReplyBody::Approved(receipt),
+        "07 ac02 04 TXN e0e693aee45f 9f1f 849d01 555344",
+    );
     let message = "Insufficient funds.";
     reply(
         300,
-        ReplyBody::Declined { code: 4, receipt, message },
+        ReplyBody::Declined {
+            code: 4,
+            receipt,
+            message,
+        },
         "07 ac02 05 04 TXN e0e693aee45f 9f1f 849d01 555344 13 496e73756666696369656e742066756e64732e",
     );
     let line = StatementLine {
@@ -93,38 +204,86 @@ fn replies() {
     };
     reply(
         300,
-        ReplyBody::Statement { balance: 10_050, currency: USD, lines: vec![line] },
+        ReplyBody::Statement {
+            balance: 10_050,
+            currency: USD,
+            lines: vec![line],
+        },
         "07 ac02 06 849d01 555344 01 ac02 e0e693aee45f 02 00 9f1f 849d01 01 05 41544d2d31 01 TXN",
     );
     reply(0, ReplyBody::PinChanged, "07 00 07");
-    reply(0, ReplyBody::Error { code: 112, message: "Busy." }, "07 00 08 70 05 427573792e");
+    reply(
+        0,
+        ReplyBody::Error {
+            code: 112,
+            message: "Busy.",
+        },
+        "07 00 08 70 05 427573792e",
+    );
 }
 
 #[test]
 fn a_hello_of_another_version_is_known_as_one() {
     let body = [b'A', b'T', b'M', b'B', 2, 0xff, 0xff, 0xff];
     assert_eq!(Hello::decode(&body), Err(HelloError::Version(2)));
-    for body in [&b"GET / HTTP/1.1"[..], &[], &MAGIC, &[b'A', b'T', b'M', b'B', 1], &[b'A', b'T', b'M', b'B', 1, 1, b'X', 9]] {
+    for body in [
+        &b"GET / HTTP/1.1"[..],
+        &[],
+        &MAGIC,
+        &[b'A', b'T', b'M', b'B', 1],
+        &[b'A', b'T', b'M', b'B', 1, 1, b'X', 9],
+    ] {
         assert_eq!(Hello::decode(body), Err(HelloError::Frame(FrameError::Malformed)));
     }
 }
 
 #[test]
 fn secrets_in_messages_do_not_show() {
-    let login = Request { id: 1, body: RequestBody::Login { card: "Ken", pin: Secret("2468") } };
-    let change = Request { id: 1, body: RequestBody::ChangePin { old: Secret("2468"), new: Secret("1357") } };
-    let hello = Hello { magic: MAGIC, version: 1, terminal: "A", proof: Proof::Secret(Secret(b"2468")) };
+    let login = Request {
+        id: 1,
+        body: RequestBody::Login {
+            card: "Ken",
+            pin: Secret("2468"),
+        },
+    };
+    let change = Request {
+        id: 1,
+        body: RequestBody::ChangePin {
+            old: Secret("2468"),
+            new: Secret("1357"),
+        },
+    };
+    let hello = Hello {
+        magic: MAGIC,
+        version: 1,
+        terminal: "A",
+        proof: Proof::Secret(Secret(b"2468")),
+    };
     for shown in [format!("{login:?}"), format!("{change:?}"), format!("{hello:?}")] {
-        assert!(!shown.contains("2468") && !shown.contains("1357") && !shown.contains("50, 52"), "{shown}");
+        assert!(
+            !shown.contains("2468") && !shown.contains("1357") && !shown.contains("50, 52"),
+            "{shown}"
+        );
     }
 }
 
 #[test]
 fn the_longest_login_and_statement_fit_their_limits() {
-    use crate::limits::{MAX_CARD_BYTES, MAX_PIN_DIGITS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_STATEMENT_LINES};
+    use crate::limits::{
+        MAX_CARD_BYTES, MAX_PIN_DIGITS, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, MAX_STATEMENT_LINES,
+    };
     let (card, pin) = ("x".repeat(MAX_CARD_BYTES), "9".repeat(MAX_PIN_DIGITS));
     let mut frame = Vec::new();
-    encode(&Request { id: u32::MAX, body: RequestBody::Login { card: &card, pin: Secret(&pin) } }, &mut frame);
+    encode(
+        &Request {
+            id: u32::MAX,
+            body: RequestBody::Login {
+                card: &card,
+                pin: Secret(&pin),
+            },
+        },
+        &mut frame,
+    );
     assert!(frame.len() <= MAX_REQUEST_BYTES, "{}", frame.len());
     let line = StatementLine {
         lsn: u64::MAX,
@@ -138,8 +297,19 @@ fn the_longest_login_and_statement_fit_their_limits() {
         txn_id: Some(TXN),
     };
     let lines = vec![line; usize::from(MAX_STATEMENT_LINES)];
-    let body = ReplyBody::Statement { balance: i64::MIN, currency: USD, lines };
+    let body = ReplyBody::Statement {
+        balance: i64::MIN,
+        currency: USD,
+        lines,
+    };
     frame.clear();
-    encode(&Reply { id: u32::MAX, lsn: u64::MAX, body }, &mut frame);
+    encode(
+        &Reply {
+            id: u32::MAX,
+            lsn: u64::MAX,
+            body,
+        },
+        &mut frame,
+    );
     assert!(frame.len() <= MAX_REPLY_BYTES, "{}", frame.len());
 }

@@ -1,0 +1,145 @@
+//! The command line as it is written. [`crate::config`] checks what it means.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// A bank server for ATM terminals, and its operator's tools.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong usage, 3 a commit to the \
+bank file failed while serving.\nLogging: set ATM_LOG to error, warn, info (the default), debug or trace."
+)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a bank file from a list of accounts, all of it or nothing
+    Load(LoadArgs),
+    /// Make a bank file of test accounts 1 to N
+    #[command(
+        after_help = "Accounts are numbered 1 to N. Each has one card with the account's number; the card's PIN is the \
+last four digits of that number, with leading zeros: card 7 has PIN 0007, card 10042 has PIN 0042."
+    )]
+    Generate(GenerateArgs),
+    /// Serve a bank file to terminals until SIGTERM, Ctrl-C, or Enter on a terminal
+    Serve(ServeArgs),
+    /// Prove that the books of a bank file balance, also while it is being served
+    Verify(BankArgs),
+    /// Show an account's newest journal rows, also while the bank is being served
+    Statement(StatementArgs),
+}
+
+/// Which bank.
+#[derive(Debug, clap::Args)]
+pub struct BankArgs {
+    /// The bank file
+    #[arg(long, value_name = "FILE", default_value = "data/bank.db", env = "ATM_BANK")]
+    pub bank: PathBuf,
+}
+
+/// Which bank, and the key to its PINs.
+#[derive(Debug, clap::Args)]
+pub struct SecretBankArgs {
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: BankArgs,
+    /// The pepper file, without which no PIN can be checked [default: the bank file's name with .pepper added]
+    #[arg(long, value_name = "FILE", env = "ATM_PEPPER")]
+    pub pepper: Option<PathBuf>,
+}
+
+/// What a PIN's hash costs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PinProfileArg {
+    /// argon2id with 19 MiB and two passes, as OWASP recommends
+    Standard,
+    /// As cheap as argon2id can be: for test banks only
+    Fast,
+}
+
+/// Arguments of `load`.
+#[derive(Debug, clap::Args)]
+pub struct LoadArgs {
+    /// A CSV of accounts; only the columns holder, pin and balance are required (data/README.md tells all)
+    #[arg(value_name = "ACCOUNTS.csv")]
+    pub list: PathBuf,
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: SecretBankArgs,
+    /// What a PIN's hash costs [default: standard; with --append, as the bank has it]
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    pub pin_profile: Option<PinProfileArg>,
+    /// Check the list and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Add to an existing bank file
+    #[arg(long, conflicts_with = "replace")]
+    pub append: bool,
+    /// Make a new bank file in the place of an existing one
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, clap::Args)]
+pub struct GenerateArgs {
+    /// How many accounts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub accounts: u64,
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: SecretBankArgs,
+    /// The balance of each account
+    #[arg(long, value_name = "SUM", default_value = "1000.00")]
+    pub balance: String,
+    /// The currency of each account, by ISO 4217
+    #[arg(long, value_name = "CODE", default_value = "USD")]
+    pub currency: String,
+    /// What a PIN's hash costs
+    #[arg(long, value_enum, value_name = "PROFILE", default_value = "fast")]
+    pub pin_profile: PinProfileArg,
+    /// Make a new bank file in the place of an existing one
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: SecretBankArgs,
+    /// Where to listen: a loopback address, until there is TLS; port 0 takes a free one
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:5100",
+        env = "ATM_LISTEN"
+    )]
+    pub listen: SocketAddr,
+    /// Connections served at once; more are told that the server is full
+    #[arg(long, value_name = "N", default_value_t = bank_core::limits::DEFAULT_CONNECTIONS)]
+    pub connections: usize,
+}
+
+/// Arguments of `statement`.
+#[derive(Debug, clap::Args)]
+pub struct StatementArgs {
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: BankArgs,
+    /// The account's number
+    #[arg(long, value_name = "N")]
+    pub account: bank_core::AccountId,
+    /// Show at most so many rows, the newest
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub lines: usize,
+}

@@ -1,0 +1,266 @@
+//! The client handler that speaks the native protocol: handshake, then requests and replies.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bank_core::limits::{HANDSHAKE_DEADLINE, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, WRITE_BUFFER_BYTES};
+use bank_core::protocol::{
+    ErrorCode, FrameError, Greeting, Hello, HelloError, NOTICE_ID, Proof, Reply, ReplyBody, Request, VERSION,
+    decode, encode,
+};
+use bank_core::{Bank, JournalError, Lsn, Moment, TerminalId};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::{Connection, ReadEnd};
+use crate::reading_desk::ReadingDesk;
+use crate::serve::ClientHandler;
+use crate::session::{Command, Session};
+
+/// Serves ATM terminals.
+pub struct AtmHandler {
+    bank: Arc<Bank>,
+    desk: Arc<ReadingDesk>,
+}
+
+/// Why a conversation ends.
+enum End {
+    /// The client has gone, or cannot be written to: there is nobody to tell.
+    Gone,
+    /// Nothing more may be answered, not even that.
+    Journal(JournalError),
+    /// The client is told, and then the connection is closed.
+    Say(ErrorCode, String),
+}
+
+impl AtmHandler {
+    /// A handler for a bank's terminals.
+    pub fn new(bank: Arc<Bank>) -> AtmHandler {
+        AtmHandler {
+            desk: Arc::new(ReadingDesk::new(Arc::clone(&bank))),
+            bank,
+        }
+    }
+
+    async fn converse<S>(&self, mut connection: Connection<S>, shutdown: &CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let terminal = match self.handshake(&mut connection, shutdown).await {
+            Ok(terminal) => terminal,
+            Err(End::Gone) => return,
+            Err(End::Journal(error)) => return tracing::debug!(%error, "left a terminal unanswered"),
+            Err(End::Say(code, message)) => {
+                tracing::debug!(code = code.name(), message, "refused a terminal");
+                encode(&refusal(code, &message), &mut connection.replies);
+                return connection.finish().await;
+            }
+        };
+        let mut session = Session::new(Arc::clone(&self.bank), Arc::clone(&self.desk), terminal);
+        match self
+            .answer_requests(&mut connection, &mut session, shutdown)
+            .await
+        {
+            End::Gone => {}
+            End::Journal(error) => tracing::debug!(%terminal, %error, "left a terminal unanswered"),
+            End::Say(code, message) => {
+                tracing::debug!(%terminal, code = code.name(), message, "closes a connection");
+                let body = ReplyBody::Error {
+                    code: code.number(),
+                    message: &message,
+                };
+                encode(
+                    &Reply {
+                        id: NOTICE_ID,
+                        lsn: 0,
+                        body,
+                    },
+                    &mut connection.replies,
+                );
+                connection.finish().await;
+            }
+        }
+    }
+
+    async fn handshake<S>(
+        &self,
+        connection: &mut Connection<S>,
+        shutdown: &CancellationToken,
+    ) -> Result<TerminalId, End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let deadline = Instant::now() + HANDSHAKE_DEADLINE;
+        let hello = loop {
+            match connection.take_frame(MAX_REQUEST_BYTES, read_hello)? {
+                Some(hello) => break hello,
+                None => connection.read_until(deadline, shutdown).await?,
+            }
+        };
+        let terminal = hello?;
+        if !self.bank.knows_terminal(terminal) {
+            let slot = self.bank.journal().reserve().await?;
+            let registered = self
+                .bank
+                .register_terminal(slot, terminal, Moment::now().time)
+                .map_err(|error| {
+                    End::Say(
+                        ErrorCode::TerminalRefused,
+                        format!("The terminal is refused: {error}."),
+                    )
+                })?;
+            self.bank.journal().update_durable(registered).await?;
+            tracing::info!(%terminal, "registered a terminal");
+        }
+        let welcome = Greeting::Welcome {
+            version: VERSION,
+            server_time: Moment::now().time.millis(),
+            max_request_bytes: MAX_REQUEST_BYTES as u32,
+            max_reply_bytes: MAX_REPLY_BYTES as u32,
+        };
+        encode(&welcome, &mut connection.replies);
+        Ok(terminal)
+    }
+
+    /// Executes whatever whole requests have been received, waits once until all that they depend on is
+    /// durable, writes all their replies with one write, and reads on.
+    async fn answer_requests<S>(
+        &self,
+        connection: &mut Connection<S>,
+        session: &mut Session,
+        shutdown: &CancellationToken,
+    ) -> End
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut begun = None;
+        loop {
+            if let Err(end) = self.execute_received(connection, session).await {
+                return end;
+            }
+            // A client that never pauses would else not be told.
+            if shutdown.is_cancelled() {
+                return ReadEnd::Shutdown.into();
+            }
+            if let Err(end) = connection.read(shutdown, &mut begun).await {
+                return end.into();
+            }
+        }
+    }
+
+    /// What was executed before a frame that is none is answered first.
+    async fn execute_received<S>(
+        &self,
+        connection: &mut Connection<S>,
+        session: &mut Session,
+    ) -> Result<(), End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut newest = Lsn::ZERO;
+        let end = loop {
+            let request = connection.take_frame(MAX_REQUEST_BYTES, |body| {
+                decode::<Request<'_>>(body).map(|request| (request.id, Command::new(&request.body)))
+            });
+            let (id, command) = match request {
+                Ok(Some(Ok(request))) => request,
+                Ok(None) => break Ok(()),
+                Ok(Some(Err(error))) | Err(error) => break Err(error.into()),
+            };
+            if command.is_slow() || connection.replies.len() > WRITE_BUFFER_BYTES - MAX_REPLY_BYTES {
+                self.flush(connection, newest).await?;
+            }
+            newest = newest.max(session.execute(id, command, &mut connection.replies).await?);
+        };
+        self.flush(connection, newest).await?;
+        end
+    }
+
+    /// Waits until the newest row that the gathered replies depend on is durable, and writes them.
+    async fn flush<S>(&self, connection: &mut Connection<S>, newest: Lsn) -> Result<(), End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.bank.journal().durable(newest).await?;
+        connection.write_replies().await.map_err(|_| End::Gone)
+    }
+}
+
+impl ClientHandler for AtmHandler {
+    async fn handle(&self, stream: TcpStream, peer: SocketAddr, shutdown: CancellationToken) {
+        tracing::debug!(%peer, "connected");
+        self.converse(Connection::new(stream), &shutdown).await;
+        tracing::debug!(%peer, "disconnected");
+    }
+
+    async fn refuse(&self, stream: TcpStream) {
+        let mut connection = Connection::new(stream);
+        let message = "The server has as many connections as it takes. Please try again later.";
+        encode(
+            &refusal(ErrorCode::TooManyConnections, message),
+            &mut connection.replies,
+        );
+        connection.finish().await;
+    }
+}
+
+fn read_hello(body: &[u8]) -> Result<TerminalId, End> {
+    let hello = Hello::decode(body).map_err(|error| match error {
+        HelloError::Frame(error) => error.into(),
+        HelloError::Version(version) => End::Say(
+            ErrorCode::UnsupportedVersion,
+            format!("Version {version} of the protocol is not spoken here, only version {VERSION}."),
+        ),
+    })?;
+    if let Proof::Secret(_) = hello.proof {
+        let message = "Terminals' secrets are not supported yet.".into();
+        return Err(End::Say(ErrorCode::TerminalRefused, message));
+    }
+    TerminalId::new(hello.terminal).map_err(|error| {
+        End::Say(
+            ErrorCode::TerminalRefused,
+            format!("The terminal is refused: {error}."),
+        )
+    })
+}
+
+fn refusal(code: ErrorCode, message: &str) -> Greeting<'_> {
+    Greeting::Refused {
+        code: code.number(),
+        oldest_version: VERSION,
+        newest_version: VERSION,
+        message,
+    }
+}
+
+impl From<JournalError> for End {
+    fn from(error: JournalError) -> End {
+        End::Journal(error)
+    }
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> End {
+        let code = match error {
+            FrameError::TooLong { .. } => ErrorCode::FrameTooLong,
+            FrameError::Malformed | FrameError::LeftOver(_) => ErrorCode::MalformedFrame,
+        };
+        End::Say(code, format!("The connection is closed: {error}."))
+    }
+}
+
+impl From<ReadEnd> for End {
+    fn from(end: ReadEnd) -> End {
+        match end {
+            ReadEnd::Closed => End::Gone,
+            ReadEnd::Shutdown => End::Say(ErrorCode::ShuttingDown, "The bank is shutting down.".into()),
+            ReadEnd::Idle => End::Say(
+                ErrorCode::TimedOut,
+                "The connection was silent for too long.".into(),
+            ),
+            ReadEnd::TooSlow => End::Say(ErrorCode::TimedOut, "A message took too long to arrive.".into()),
+        }
+    }
+}

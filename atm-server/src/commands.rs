@@ -1,0 +1,323 @@
+//! What each command does.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bank_core::bank_file::{self, CardSecurity, ExistingNames, NewAccount, NewCard, StatementLine};
+use bank_core::limits::MAX_LIST_BYTES;
+use bank_core::loading::{AccountList, ListError};
+use bank_core::row::{Contra, Outcome};
+use bank_core::{Account, Bank, Currency, JournalError, Moment, Peppers, PinProfile};
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
+
+use crate::args::{Args, Command, GenerateArgs, LoadArgs, ServeArgs, StatementArgs};
+use crate::config::{BankPaths, ServeConfig};
+use crate::progress;
+use crate::reading_desk::ReadingDesk;
+use crate::{server, shutdown};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As it should.
+    Done = 0,
+    /// It did not do it; the reason was written to standard error, or to standard output by `verify`.
+    Failed = 1,
+    /// A commit to the bank file failed while serving.
+    Poisoned = 3,
+}
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> ExitCode {
+        ExitCode::from(ended as u8)
+    }
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs a command and tells a person what went wrong, if anything did.
+pub fn run(args: Args) -> Ended {
+    log_to_stderr();
+    let result = match args.command {
+        Command::Load(args) => load(args),
+        Command::Generate(args) => generate(args),
+        Command::Serve(args) => return serve(args),
+        Command::Verify(args) => verify(&args.bank),
+        Command::Statement(args) => statement(&args),
+    };
+    result.unwrap_or_else(|error| {
+        // A reader that has seen enough, such as `head`, is no failure.
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        {
+            return Ended::Done;
+        }
+        failed(&*error)
+    })
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> Ended {
+    eprintln!("atm-server: {error}");
+    Ended::Failed
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("ATM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(filter);
+    // Whoever embeds the commands may have set up a log already.
+    let _ = log
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+}
+
+fn load(args: LoadArgs) -> Result<Ended, Error> {
+    let paths = BankPaths::from(args.bank);
+    let exists = paths.bank.exists();
+    if exists && !args.append && !args.replace && !args.dry_run {
+        return Err(bank_file::BankFileError::Exists(paths.bank).into());
+    }
+    let csv = read_list(&args.list)?;
+    let list = AccountList::from_csv(&csv, |accounts, cards| {
+        if args.append {
+            bank_file::existing_names(&paths.bank, accounts.iter().copied(), cards.iter())
+        } else {
+            Ok(ExistingNames::default())
+        }
+    });
+    drop(csv);
+    let list = match list {
+        Err(ListError::BadRows(rows)) => {
+            for row in &rows {
+                eprintln!("{}:{}: {}", args.list.display(), row.line, row.reason);
+            }
+            return Err(ListError::BadRows(rows).into());
+        }
+        other => other?,
+    };
+    let (accounts, cards) = (list.accounts.len(), list.cards.len());
+    if args.dry_run {
+        println!(
+            "{} is good: {accounts} accounts, {cards} cards; nothing was written",
+            args.list.display()
+        );
+        return Ok(Ended::Done);
+    }
+    if args.append {
+        let peppers = Peppers::read(&paths.pepper)?;
+        let profile = match args.pin_profile {
+            Some(profile) => profile.into(),
+            None => bank_file::read_pin_profile_of(&paths.bank)?,
+        };
+        let (accounts, cards) = hash_pins(list, &peppers, profile)?;
+        with_write_bar(&accounts, &cards, |written| {
+            bank_file::append_to_bank(&paths.bank, &peppers, Moment::now(), &accounts, &cards, written)
+        })?;
+    } else {
+        create(
+            &paths,
+            args.replace,
+            list,
+            args.pin_profile.map_or(PinProfile::Standard, PinProfile::from),
+        )?;
+    }
+    println!(
+        "loaded {accounts} accounts and {cards} cards into {}",
+        paths.bank.display()
+    );
+    Ok(Ended::Done)
+}
+
+fn read_list(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let length = file.metadata()?.len();
+    if length > MAX_LIST_BYTES {
+        return Err(format!(
+            "{} is too long: a list has at most {MAX_LIST_BYTES} bytes",
+            path.display()
+        )
+        .into());
+    }
+    // With its final size from the start, so that no copy of the PINs is left behind by growing.
+    let mut csv = Zeroizing::new(Vec::with_capacity(usize::try_from(length)? + 1));
+    file.take(MAX_LIST_BYTES)
+        .read_to_end(&mut csv)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(csv)
+}
+
+fn generate(args: GenerateArgs) -> Result<Ended, Error> {
+    let paths = BankPaths::from(args.bank);
+    if paths.bank.exists() && !args.replace {
+        return Err(format!(
+            "the bank file {} exists: --replace makes a new one in its place",
+            paths.bank.display()
+        )
+        .into());
+    }
+    let currency = Currency::from_code(&args.currency)?;
+    let list = AccountList::generate(args.accounts, currency, currency.parse(&args.balance)?);
+    create(&paths, args.replace, list, args.pin_profile.into())?;
+    println!("generated {} accounts in {}", args.accounts, paths.bank.display());
+    Ok(Ended::Done)
+}
+
+fn create(paths: &BankPaths, replace: bool, list: AccountList, profile: PinProfile) -> Result<(), Error> {
+    let peppers = Peppers::read_or_create(&paths.pepper)?;
+    let (accounts, cards) = hash_pins(list, &peppers, profile)?;
+    let security = CardSecurity {
+        profile,
+        peppers: &peppers,
+    };
+    with_write_bar(&accounts, &cards, |written| {
+        bank_file::create_bank(
+            &paths.bank,
+            replace,
+            &security,
+            Moment::now(),
+            &accounts,
+            &cards,
+            written,
+        )
+    })
+}
+
+fn hash_pins(
+    list: AccountList,
+    peppers: &Peppers,
+    profile: PinProfile,
+) -> Result<(Vec<NewAccount>, Vec<NewCard>), Error> {
+    let bar = progress::bar("PINs", list.cards.len() as u64);
+    let hashed = list.hash_pins(peppers, profile, &|done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    Ok(hashed)
+}
+
+fn with_write_bar(
+    accounts: &[NewAccount],
+    cards: &[NewCard],
+    write: impl FnOnce(&dyn Fn(u64)) -> Result<(), bank_file::BankFileError>,
+) -> Result<(), Error> {
+    let bar = progress::bar("writing", (accounts.len() + cards.len()) as u64);
+    write(&|written| bar.set_position(written))?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn serve(args: ServeArgs) -> Ended {
+    let served = ServeConfig::try_from(args)
+        .map_err(Error::from)
+        .and_then(|config| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .max_blocking_threads(ReadingDesk::threads() + 2)
+                .build()?;
+            runtime.block_on(serve_bank(config))
+        });
+    match served {
+        Ok(()) => Ended::Done,
+        Err(error) if matches!(error.downcast_ref(), Some(JournalError::Failed(_))) => {
+            failed(&*error);
+            Ended::Poisoned
+        }
+        Err(error) => failed(&*error),
+    }
+}
+
+async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
+    let asked_to_stop = shutdown::requested()?;
+    let peppers = Peppers::read(&config.paths.pepper)?;
+    // The bank is whole before a port is bound: who can connect is served.
+    let path = config.paths.bank.clone();
+    let bank = Arc::new(tokio::task::spawn_blocking(move || Bank::open(&path, peppers)).await??);
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+        format!(
+            "cannot listen on {}: {error}; choose another --listen",
+            config.listen
+        )
+    })?;
+    tracing::info!(bank = %config.paths.bank.display(), accounts = bank.account_count(), lsn = %bank.journal().durable_lsn(), "opened");
+    println!("listening on {}", listener.local_addr()?);
+    if io::stdin().is_terminal() {
+        eprintln!("Press Enter to stop.");
+    }
+    server::run(listener, bank, config.connections, asked_to_stop).await?;
+    tracing::info!("closed in order");
+    Ok(())
+}
+
+fn verify(bank: &Path) -> Result<Ended, Error> {
+    let proof = bank_file::verify(bank)?;
+    let mut out = io::stdout().lock();
+    for problem in &proof.problems {
+        writeln!(out, "{problem}")?;
+    }
+    if proof.problem_count > proof.problems.len() as u64 {
+        writeln!(
+            out,
+            "… and {} more",
+            proof.problem_count - proof.problems.len() as u64
+        )?;
+    }
+    writeln!(out, "{proof}")?;
+    Ok(if proof.holds() { Ended::Done } else { Ended::Failed })
+}
+
+fn statement(args: &StatementArgs) -> Result<Ended, Error> {
+    let found = bank_file::read_statement(&args.bank.bank, args.account, args.lines)?;
+    let Some((account, lines)) = found else {
+        return Err(format!("the bank has no account {}", args.account).into());
+    };
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "{:>19}  {:>8}  {:<10}  {:>16}  {:>16}  {:<12}  {:<8}",
+        "time (UTC)", "row", "kind", "amount", "balance", "other side", "terminal"
+    )?;
+    for line in lines.iter().rev() {
+        write_line(&mut out, &account, line)?;
+    }
+    writeln!(
+        out,
+        "account {}: balance {} {}",
+        account.id,
+        account.currency.format(account.balance),
+        account.currency
+    )?;
+    Ok(Ended::Done)
+}
+
+fn write_line(out: &mut impl Write, account: &Account, line: &StatementLine) -> io::Result<()> {
+    let row = &line.row;
+    let other = match line.side.contra {
+        Contra::System(system) => system.name().to_owned(),
+        Contra::Account(other) => other.to_string(),
+    };
+    let terminal = row
+        .terminal
+        .map(|terminal| terminal.to_string())
+        .unwrap_or_default();
+    let declined = match row.outcome {
+        Outcome::Approved => String::new(),
+        Outcome::Declined(decline) => format!("  declined: {}", decline.name()),
+    };
+    let (amount, balance) = (
+        account.currency.format(line.side.amount),
+        account.currency.format(line.side.balance),
+    );
+    let text = format!(
+        "{:>19}  {:>8}  {:<10}  {amount:>16}  {balance:>16}  {other:<12}  {terminal:<8}{declined}",
+        row.moment.time.to_string(),
+        row.lsn,
+        row.kind.name(),
+    );
+    writeln!(out, "{}", text.trim_end())
+}

@@ -1,0 +1,146 @@
+//! The command line as it is meant: checked once, here, so that nothing behind it needs to.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bank_core::limits::SPARE_OPEN_FILES;
+use bank_core::{PinProfile, bank_file};
+
+use crate::args::{PinProfileArg, SecretBankArgs, ServeArgs};
+
+/// What the command line asks for cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Listening to the network without TLS.
+    #[error(
+        "--listen {0} would let the network see PINs: this version has no TLS and listens on loopback addresses only, \
+         such as 127.0.0.1:5100"
+    )]
+    NotLoopback(SocketAddr),
+    /// No connections at all.
+    #[error("--connections must be at least 1")]
+    NoConnections,
+}
+
+/// A bank file and its pepper file.
+#[derive(Clone, Debug)]
+pub struct BankPaths {
+    /// The bank file.
+    pub bank: PathBuf,
+    /// The pepper file.
+    pub pepper: PathBuf,
+}
+
+impl From<SecretBankArgs> for BankPaths {
+    fn from(args: SecretBankArgs) -> BankPaths {
+        let pepper = args
+            .pepper
+            .unwrap_or_else(|| bank_file::beside(&args.bank.bank, "pepper"));
+        BankPaths {
+            bank: args.bank.bank,
+            pepper,
+        }
+    }
+}
+
+impl From<PinProfileArg> for PinProfile {
+    fn from(arg: PinProfileArg) -> PinProfile {
+        match arg {
+            PinProfileArg::Standard => PinProfile::Standard,
+            PinProfileArg::Fast => PinProfile::Fast,
+        }
+    }
+}
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// Which bank.
+    pub paths: BankPaths,
+    /// A loopback address.
+    pub listen: SocketAddr,
+    /// Connections served at once, at least 1.
+    pub connections: usize,
+}
+
+impl TryFrom<ServeArgs> for ServeConfig {
+    type Error = ConfigError;
+
+    fn try_from(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
+        if !args.listen.ip().is_loopback() {
+            return Err(ConfigError::NotLoopback(args.listen));
+        }
+        if args.connections == 0 {
+            return Err(ConfigError::NoConnections);
+        }
+        let connections = args.connections.min(raise_open_files(args.connections));
+        Ok(ServeConfig {
+            paths: args.bank.into(),
+            listen: args.listen,
+            connections,
+        })
+    }
+}
+
+/// Raises the limit of open files as far as is allowed and useful. Gives how many connections it has room for.
+fn raise_open_files(connections: usize) -> usize {
+    let wanted = connections as u64 + SPARE_OPEN_FILES;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(files) if files < wanted => {
+            let connections = files.saturating_sub(SPARE_OPEN_FILES).max(1);
+            tracing::warn!(
+                files,
+                connections,
+                "the limit of open files leaves room for fewer connections"
+            );
+            usize::try_from(connections).unwrap_or(usize::MAX)
+        }
+        Ok(_) => connections,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files could not be raised");
+            connections
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Args, Command};
+    use clap::Parser;
+
+    fn parse(arguments: &[&str]) -> Result<ServeConfig, ConfigError> {
+        let args = Args::try_parse_from([&["atm-server", "serve"], arguments].concat()).unwrap();
+        let Command::Serve(args) = args.command else {
+            panic!()
+        };
+        args.try_into()
+    }
+
+    #[test]
+    fn the_pepper_lies_beside_the_bank_unless_it_is_said_where() {
+        assert_eq!(
+            parse(&["--bank", "a/b.db"]).unwrap().paths.pepper,
+            PathBuf::from("a/b.db.pepper")
+        );
+        assert_eq!(
+            parse(&["--pepper", "key"]).unwrap().paths.pepper,
+            PathBuf::from("key")
+        );
+    }
+
+    #[test]
+    fn the_network_is_refused_without_tls() {
+        for address in ["0.0.0.0:1", "192.0.2.1:5100", "[::]:5100"] {
+            assert!(
+                matches!(parse(&["--listen", address]), Err(ConfigError::NotLoopback(_))),
+                "{address}"
+            );
+        }
+        assert!(parse(&["--listen", "[::1]:0"]).is_ok());
+        assert!(matches!(
+            parse(&["--connections", "0"]),
+            Err(ConfigError::NoConnections)
+        ));
+    }
+}

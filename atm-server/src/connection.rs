@@ -1,0 +1,237 @@
+//! One connection's bytes: a bounded read buffer, gathered replies, and deadlines.
+
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bank_core::limits::{IDLE_DEADLINE, READ_BUFFER_BYTES, REQUEST_DEADLINE, WRITE_DEADLINE};
+use bank_core::protocol::{self, FrameError};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroize;
+
+/// A client's byte stream, as frames.
+pub(crate) struct Connection<S> {
+    stream: S,
+    /// What was received and not yet taken is at `taken..filled`. The buffer never grows or moves, so a PIN in
+    /// it is in one place and can be overwritten.
+    received: Box<[u8]>,
+    taken: usize,
+    filled: usize,
+    /// Whole frames that are to be written together.
+    pub(crate) replies: Vec<u8>,
+    /// One timer for all waits. It is moved only when it goes off too early, so that a busy connection does not
+    /// rearm it for every request.
+    timer: Pin<Box<Sleep>>,
+}
+
+/// Why reading gave no bytes.
+#[derive(Debug)]
+pub(crate) enum ReadEnd {
+    /// The client is gone, or the connection broke.
+    Closed,
+    /// The server is to stop.
+    Shutdown,
+    /// The client was silent for too long.
+    Idle,
+    /// The client did not get on with its request.
+    TooSlow,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(crate) fn new(stream: S) -> Connection<S> {
+        Connection {
+            stream,
+            received: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            taken: 0,
+            filled: 0,
+            replies: Vec::new(),
+            timer: Box::pin(sleep_until(Instant::now() + IDLE_DEADLINE)),
+        }
+    }
+
+    /// Lets `look` see the next frame's body, if it is whole; then the frame is taken and overwritten.
+    pub(crate) fn take_frame<R>(
+        &mut self,
+        limit: usize,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>, FrameError> {
+        let Some((body, used)) = protocol::split(&self.received[self.taken..self.filled], limit)? else {
+            return Ok(None);
+        };
+        let seen = look(body);
+        self.received[self.taken..self.taken + used].zeroize();
+        self.taken += used;
+        if self.taken == self.filled {
+            (self.taken, self.filled) = (0, 0);
+        }
+        Ok(Some(seen))
+    }
+
+    /// Reads what the client has sent, at least one byte. A frame that has begun must come on within
+    /// [`REQUEST_DEADLINE`] of `begun`, when the first of its bytes was read.
+    pub(crate) async fn read(
+        &mut self,
+        shutdown: &CancellationToken,
+        begun: &mut Option<Instant>,
+    ) -> Result<(), ReadEnd> {
+        if self.taken > 0 {
+            // The rest of a frame moves to the front; what it leaves behind may be half of a PIN.
+            let rest = self.taken..self.filled;
+            let length = rest.len();
+            self.received.copy_within(rest, 0);
+            self.received[length..self.filled].zeroize();
+            (self.taken, self.filled) = (0, length);
+        }
+        let now = Instant::now();
+        let deadline = if self.filled == 0 {
+            *begun = None;
+            now + IDLE_DEADLINE
+        } else {
+            *begun.get_or_insert(now) + REQUEST_DEADLINE
+        };
+        self.read_until(deadline, shutdown).await
+    }
+
+    /// Reads at least one byte before `deadline`.
+    pub(crate) async fn read_until(
+        &mut self,
+        deadline: Instant,
+        shutdown: &CancellationToken,
+    ) -> Result<(), ReadEnd> {
+        if deadline < self.timer.deadline() {
+            self.timer.as_mut().reset(deadline);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                read = self.stream.read(&mut self.received[self.filled..]) => {
+                    return match read {
+                        Ok(0) | Err(_) => Err(ReadEnd::Closed),
+                        Ok(bytes) => {
+                            self.filled += bytes;
+                            Ok(())
+                        }
+                    };
+                }
+                () = shutdown.cancelled() => return Err(ReadEnd::Shutdown),
+                () = self.timer.as_mut() => {
+                    if Instant::now() >= deadline {
+                        return Err(if self.filled == 0 { ReadEnd::Idle } else { ReadEnd::TooSlow });
+                    }
+                    self.timer.as_mut().reset(deadline);
+                }
+            }
+        }
+    }
+
+    /// Writes the gathered replies.
+    pub(crate) async fn write_replies(&mut self) -> io::Result<()> {
+        if self.replies.is_empty() {
+            return Ok(());
+        }
+        timeout(WRITE_DEADLINE, self.stream.write_all(&self.replies))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not take its replies"))??;
+        self.replies.clear();
+        // What an idle session keeps is bounded by what an ordinary reply needs.
+        const KEPT_BYTES: usize = 512;
+        self.replies.shrink_to(KEPT_BYTES);
+        Ok(())
+    }
+
+    /// Writes the gathered replies and says that there will be no more. Then it waits a little for the client
+    /// to close: closing while unread bytes lie here would reset the connection, and take from the client what
+    /// it has not read yet.
+    pub(crate) async fn finish(mut self) {
+        const LINGER: Duration = Duration::from_millis(500);
+        if self.write_replies().await.is_err() || self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let drain = async { while matches!(self.stream.read(&mut self.received).await, Ok(1..)) {} };
+        let _ = timeout(LINGER, drain).await;
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.received.zeroize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bank_core::limits::MAX_REQUEST_BYTES;
+    use tokio::io::duplex;
+
+    #[tokio::test]
+    async fn frames_come_out_however_they_were_cut_and_leave_nothing_behind() {
+        let (mut client, server) = duplex(64);
+        let mut connection = Connection::new(server);
+        let (shutdown, mut begun) = (CancellationToken::new(), None);
+        let mut sent = Vec::new();
+        for word in ["first", "2468", "last"] {
+            protocol::encode(&word, &mut sent);
+        }
+        let sending = tokio::spawn(async move {
+            for chunk in sent.chunks(7) {
+                client.write_all(chunk).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            client
+        });
+        let mut words = Vec::new();
+        while words.len() < 3 {
+            let word = connection.take_frame(MAX_REQUEST_BYTES, |body| {
+                protocol::decode::<&str>(body).unwrap().to_owned()
+            });
+            match word.unwrap() {
+                Some(word) => words.push(word),
+                None => connection.read(&shutdown, &mut begun).await.unwrap(),
+            }
+        }
+        assert_eq!(words, ["first", "2468", "last"]);
+        assert!(
+            connection.received.iter().all(|&byte| byte == 0),
+            "what was taken was overwritten"
+        );
+        drop(sending.await.unwrap());
+        assert!(matches!(
+            connection.read(&shutdown, &mut begun).await,
+            Err(ReadEnd::Closed)
+        ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_and_dripping_end() {
+        let (mut client, server) = duplex(64);
+        let mut connection = Connection::new(server);
+        let (shutdown, mut begun) = (CancellationToken::new(), None);
+        let start = Instant::now();
+        assert!(matches!(
+            connection.read(&shutdown, &mut begun).await,
+            Err(ReadEnd::Idle)
+        ));
+        assert_eq!(start.elapsed().as_secs(), IDLE_DEADLINE.as_secs());
+
+        let dripping = tokio::spawn(async move {
+            while client.write_all(&[0]).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+        });
+        let start = Instant::now();
+        let end = loop {
+            if let Err(end) = connection.read(&shutdown, &mut begun).await {
+                break end;
+            }
+            let _ = connection.take_frame(0, |_| ());
+        };
+        // Each drip of four zero bytes would be an empty frame; three never are.
+        assert!(matches!(end, ReadEnd::TooSlow), "{end:?}");
+        assert!(start.elapsed() <= REQUEST_DEADLINE + IDLE_DEADLINE);
+        drop(connection);
+        dripping.await.unwrap();
+    }
+}

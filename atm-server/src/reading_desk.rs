@@ -1,0 +1,92 @@
+//! What must wait for a core or a disk is done here: PIN checks and statements, on threads that may wait, and
+//! never so many that money waits for them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
+
+use bank_core::bank::StatementError;
+use bank_core::bank_file::StatementLine;
+use bank_core::limits::{PIN_QUEUE, READER_CONNECTIONS};
+use bank_core::{AccountHandle, Balance, Bank, CardNumber, Login, LoginError, Pin};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+/// Runs the bank's blocking work for the async tasks, in bounded numbers.
+pub(crate) struct ReadingDesk {
+    bank: Arc<Bank>,
+    pin_checks: Semaphore,
+    logins: AtomicUsize,
+    statements: Semaphore,
+}
+
+/// There are more logins than can wait.
+pub(crate) struct TooManyLogins;
+
+impl ReadingDesk {
+    /// PIN checks at once: one for each core, since a check keeps one busy.
+    fn pin_checks() -> usize {
+        available_parallelism().map_or(1, usize::from)
+    }
+
+    /// The threads that this desk keeps busy at most.
+    pub(crate) fn threads() -> usize {
+        ReadingDesk::pin_checks() + READER_CONNECTIONS
+    }
+
+    pub(crate) fn new(bank: Arc<Bank>) -> ReadingDesk {
+        ReadingDesk {
+            bank,
+            pin_checks: Semaphore::new(ReadingDesk::pin_checks()),
+            logins: AtomicUsize::new(0),
+            statements: Semaphore::new(READER_CONNECTIONS),
+        }
+    }
+
+    pub(crate) async fn login(
+        &self,
+        card: CardNumber,
+        pin: Pin,
+    ) -> Result<Result<Login, LoginError>, TooManyLogins> {
+        let _waiting = self.queue_up()?;
+        let _turn = self
+            .pin_checks
+            .acquire()
+            .await
+            .expect("the desk's semaphores are never closed");
+        let bank = Arc::clone(&self.bank);
+        Ok(spawn_blocking(move || bank.login(&card, &pin))
+            .await
+            .expect("a PIN check does not panic"))
+    }
+
+    pub(crate) async fn statement(
+        &self,
+        account: AccountHandle,
+        lines: usize,
+    ) -> Result<(Balance, Vec<StatementLine>), StatementError> {
+        let _turn = self
+            .statements
+            .acquire()
+            .await
+            .expect("the desk's semaphores are never closed");
+        let bank = Arc::clone(&self.bank);
+        spawn_blocking(move || bank.statement(&account, lines))
+            .await
+            .expect("reading a statement does not panic")
+    }
+
+    fn queue_up(&self) -> Result<impl Drop + '_, TooManyLogins> {
+        struct Leave<'a>(&'a AtomicUsize);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        let place = Leave(&self.logins);
+        if self.logins.fetch_add(1, Ordering::AcqRel) >= ReadingDesk::pin_checks() + PIN_QUEUE {
+            return Err(TooManyLogins);
+        }
+        Ok(place)
+    }
+}

@@ -1,0 +1,93 @@
+//! The accept loop: one for every kind of service. A new kind of service is a new client handler.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bank_core::limits::{ACCEPT_BACKOFF, REFUSALS_AT_ONCE, SHUTDOWN_GRACE, WRITE_DEADLINE};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a service does with its clients. Each client is handled by a task of its own.
+pub trait ClientHandler: Send + Sync + 'static {
+    /// Serves one client until it leaves. Once `shutdown` is cancelled, it finishes what it has begun, says
+    /// goodbye and returns; after a grace period it is dropped wherever it is.
+    fn handle(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Tells a client, in the service's own language, that there is no room for it.
+    fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send;
+}
+
+/// Accepts clients and hands each to the handler until `shutdown` is cancelled; then lets them finish within a
+/// grace period. Gives how many had not finished by then.
+///
+/// At most `connections` are served at once. Over that, clients are accepted and refused in words; when too
+/// many are waiting for their words, accepting stops until one has had them.
+pub async fn serve<H: ClientHandler>(
+    listener: TcpListener,
+    handler: Arc<H>,
+    connections: usize,
+    shutdown: CancellationToken,
+) -> usize {
+    let clients = TaskTracker::new();
+    tokio::select! {
+        () = accept(&listener, &handler, connections, &clients, &shutdown) => {}
+        () = shutdown.cancelled() => {}
+    }
+    drop(listener);
+    clients.close();
+    let _ = timeout(SHUTDOWN_GRACE, clients.wait()).await;
+    clients.len()
+}
+
+async fn accept<H: ClientHandler>(
+    listener: &TcpListener,
+    handler: &Arc<H>,
+    connections: usize,
+    clients: &TaskTracker,
+    shutdown: &CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
+    let mut backoff = ACCEPT_BACKOFF.0;
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, pause = ?backoff, "accepting a connection failed");
+                sleep(backoff).await;
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
+                continue;
+            }
+        };
+        backoff = ACCEPT_BACKOFF.0;
+        // Replies are written whole, so waiting to fill a segment would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "a connection broke as it was accepted");
+            continue;
+        }
+        let handler = Arc::clone(handler);
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            let shutdown = shutdown.clone();
+            clients.spawn(async move {
+                handler.handle(stream, peer, shutdown).await;
+                drop(place);
+            });
+        } else {
+            tracing::warn!(%peer, connections, "refused a connection: there are as many as are served");
+            let refusal = Arc::clone(&refusals).acquire_owned().await;
+            clients.spawn(async move {
+                let _ = timeout(WRITE_DEADLINE, handler.refuse(stream)).await;
+                drop(refusal);
+            });
+        }
+    }
+}

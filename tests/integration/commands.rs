@@ -1,0 +1,232 @@
+//! Loading and generating, as an operator does it.
+
+use atm_tests::{TestBank, stderr, stdout};
+
+const SAMPLE: &str = include_str!("../../data/accounts.csv");
+
+#[test]
+fn the_sample_bank_loads_and_its_customers_log_in() {
+    let bank = TestBank::load(SAMPLE);
+    bank.assert_verifies();
+    let server = bank.serve();
+    for row in SAMPLE.lines().skip(1) {
+        let fields: Vec<_> = row.split(',').collect();
+        server.login(fields[1], fields[2]).balance().unwrap();
+    }
+    let (mut ken, mut jill) = (server.login("Ken", "2468"), server.login("Jill", "1357"));
+    assert_eq!(
+        ken.balance().unwrap(),
+        jill.balance().unwrap(),
+        "Ken and Jill have one account"
+    );
+}
+
+#[test]
+fn the_standard_profile_is_the_default_of_load_and_it_works() {
+    let bank = TestBank::nowhere();
+    let list = bank.write("list.csv", "Ken,2468,100\n");
+    assert!(
+        bank.server_command(&["load", list.to_str().unwrap()])
+            .status
+            .success()
+    );
+    let file = rusqlite::Connection::open(bank.path()).unwrap();
+    let hash: String = file
+        .query_row("SELECT pin_hash FROM cards", [], |row| row.get(0))
+        .unwrap();
+    assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+    bank.serve().login("Ken", "2468");
+}
+
+#[test]
+fn one_bad_row_and_nothing_is_written() {
+    let bank = TestBank::nowhere();
+    let list = bank.write(
+        "list.csv",
+        b"holder,pin,balance\nKen,2468,100\nJill,13,5\n\xff,1111,1\nKen,1111,1\n",
+    );
+    for arguments in [&[][..], &["--dry-run"]] {
+        let loaded = bank.server_command(&[&["load", list.to_str().unwrap()], arguments].concat());
+        assert_eq!(loaded.status.code(), Some(1));
+        let errors = stderr(&loaded);
+        for part in [
+            "list.csv:3: a PIN has 4 to 12 digits",
+            "list.csv:4: the holder is not UTF-8",
+            "list.csv:5: card \"Ken\" is in line 2 already",
+            "3 bad rows; nothing was loaded",
+        ] {
+            assert!(errors.contains(part), "{errors}");
+        }
+        assert_eq!(
+            std::fs::read_dir(bank.directory()).unwrap().count(),
+            1,
+            "only the list is there"
+        );
+    }
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let bank = TestBank::nowhere();
+    let list = bank.write("list.csv", SAMPLE);
+    let checked = bank.server_command(&["load", list.to_str().unwrap(), "--dry-run"]);
+    assert!(checked.status.success());
+    assert!(
+        stdout(&checked).contains("7 accounts, 8 cards; nothing was written"),
+        "{}",
+        stdout(&checked)
+    );
+    assert_eq!(std::fs::read_dir(bank.directory()).unwrap().count(), 1);
+}
+
+#[test]
+fn an_existing_bank_is_only_touched_when_told_to() {
+    let bank = TestBank::load("Ken,2468,100\n");
+    let more = bank.write("more.csv", "Jill,1357,50\nJack,8642,1\n");
+    let again = bank.write("again.csv", "Mia,1111,5\nKen,2468,100\n");
+    let load = |arguments: &[&str]| {
+        let loaded = bank.server_command(&[&["load", "--pin-profile", "fast"], arguments].concat());
+        (loaded.status.code(), stderr(&loaded))
+    };
+    let (more, again) = (more.to_str().unwrap(), again.to_str().unwrap());
+    let (code, error) = load(&[more]);
+    assert!(
+        code == Some(1) && error.contains("--append") && error.contains("--replace"),
+        "{error}"
+    );
+
+    assert_eq!(load(&[more, "--append"]).0, Some(0));
+    bank.assert_verifies();
+    let (code, error) = load(&[again, "--append"]);
+    assert!(
+        code == Some(1) && error.contains("again.csv:2: the bank has a card \"Ken\" already"),
+        "{error}"
+    );
+    let server = bank.serve();
+    assert_eq!(
+        server.login("Ken", "2468").balance().unwrap().balance.minor(),
+        10_000
+    );
+    assert_eq!(
+        server.login("Jill", "1357").balance().unwrap().balance.minor(),
+        5_000
+    );
+    let (code, error) = load(&[more, "--append"]);
+    assert!(code == Some(1), "{error}");
+    drop(server);
+
+    assert_eq!(load(&[again, "--replace"]).0, Some(0));
+    bank.assert_verifies();
+    let server = bank.serve();
+    server.login("Mia", "1111");
+    assert!(
+        server.client().login(&"Jill".parse().unwrap(), "1357").is_err(),
+        "the old bank is gone"
+    );
+}
+
+#[test]
+fn a_bank_can_be_added_to_and_replaced_after_a_crash() {
+    let bank = TestBank::load("Ken,2468,100\n");
+    let server = bank.serve();
+    let amount = bank_core::Amount::from_minor(5).unwrap();
+    server
+        .login("Ken", "2468")
+        .deposit(bank_core::TxnId::generate(), amount)
+        .unwrap();
+    server.kill();
+    let more = bank.write("more.csv", "Jill,1357,50\n");
+    let more = more.to_str().unwrap();
+    assert!(bank.server_command(&["load", more, "--append"]).status.success());
+    bank.assert_verifies();
+    let server = bank.serve();
+    assert_eq!(
+        server.login("Ken", "2468").balance().unwrap().balance.minor(),
+        10_005
+    );
+    assert_eq!(
+        server.login("Jill", "1357").balance().unwrap().balance.minor(),
+        5_000
+    );
+    server
+        .login("Jill", "1357")
+        .deposit(bank_core::TxnId::generate(), amount)
+        .unwrap();
+    server.kill();
+    // The killed server's log must not be taken for the new bank's.
+    assert!(bank.server_command(&["load", more, "--replace"]).status.success());
+    bank.assert_verifies();
+    assert_eq!(
+        bank.serve()
+            .login("Jill", "1357")
+            .balance()
+            .unwrap()
+            .balance
+            .minor(),
+        5_000
+    );
+}
+
+#[test]
+fn a_generated_bank_is_as_its_help_says() {
+    let bank = TestBank::nowhere();
+    let arguments = [
+        "generate",
+        "--accounts",
+        "120",
+        "--currency",
+        "JPY",
+        "--balance",
+        "5000",
+    ];
+    let generated = bank.server_command(&arguments);
+    assert!(generated.status.success(), "{}", stderr(&generated));
+    let server = bank.serve();
+    let balance = server.login("120", "0120").balance().unwrap();
+    assert_eq!((balance.balance.minor(), balance.currency.code()), (5000, "JPY"));
+    assert_eq!(
+        bank.server_command(&arguments).status.code(),
+        Some(1),
+        "it exists"
+    );
+}
+
+#[test]
+fn a_statement_is_read_from_a_bank_that_is_served_and_from_one_that_crashed() {
+    let bank = TestBank::load(SAMPLE);
+    let server = bank.serve();
+    let mut ken = server.login("Ken", "2468");
+    let amount = bank_core::Amount::from_minor(2050).unwrap();
+    ken.deposit(bank_core::TxnId::generate(), amount).unwrap();
+    ken.transfer(bank_core::TxnId::generate(), "1007".parse().unwrap(), amount)
+        .unwrap();
+    let look = |account, expected: &[&str]| {
+        let shown = bank.server_command(&["statement", "--account", account]);
+        let text = stdout(&shown);
+        assert!(shown.status.success(), "{}", stderr(&shown));
+        for part in expected {
+            assert!(text.contains(part), "{text}");
+        }
+        text
+    };
+    let served = look(
+        "1006",
+        &[
+            "opening",
+            "deposit",
+            "20.50",
+            "transfer",
+            "-20.50",
+            "1007",
+            "account 1006: balance 100.00 USD",
+        ],
+    );
+    look(
+        "1007",
+        &["transfer", "20.50", "1006", "account 1007: balance 20.50 USD"],
+    );
+    server.kill();
+    assert_eq!(look("1006", &[]), served);
+    let missing = bank.server_command(&["statement", "--account", "5"]);
+    assert!(missing.status.code() == Some(1) && stderr(&missing).contains("no account 5"));
+}
