@@ -3,6 +3,8 @@
 mod commands;
 mod concurrency;
 mod crash;
+mod fault_vfs;
+mod faults;
 mod garbage;
 mod one_shot;
 mod poison;

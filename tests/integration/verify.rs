@@ -32,7 +32,7 @@ fn bank_with_history(in_order: bool) -> TestBank {
 
 fn verify_after(bank: &TestBank, tampering: &str) -> Output {
     let file = Connection::open(bank.path()).unwrap();
-    file.execute_batch(tampering)
+    file.execute_batch(&format!("PRAGMA foreign_keys = OFF; {tampering}"))
         .unwrap_or_else(|error| panic!("{tampering}: {error}"));
     drop(file);
     bank.server_command(&["verify"])
@@ -64,7 +64,7 @@ fn one_changed_number_is_found_wherever_it_is() {
             "UPDATE journal SET prev_lsn = prev_lsn + 1 WHERE lsn = {lsn}"
         ));
         tamperings.push(format!(
-            "UPDATE journal SET account = 3 WHERE lsn = {lsn} AND account <> 3"
+            "UPDATE journal SET account = account % 3 + 1 WHERE lsn = {lsn}"
         ));
         tamperings.push(format!("DELETE FROM journal WHERE lsn = {lsn}"));
     }
@@ -96,7 +96,7 @@ fn one_changed_number_is_found_wherever_it_is() {
             "UPDATE system_accounts SET balance = '-1'",
             "DELETE FROM system_accounts",
             "UPDATE bank SET checkpoint_lsn = 99",
-            "PRAGMA foreign_keys = OFF; UPDATE cards SET account = 9 WHERE card = '1'",
+            "UPDATE cards SET account = 9 WHERE card = '1'",
         ]
         .map(str::to_owned),
     );
@@ -105,7 +105,13 @@ fn one_changed_number_is_found_wherever_it_is() {
         let clean = std::fs::read(bank.path()).unwrap();
         let log = bank.directory().join("bank.db-wal");
         let clean_log = std::fs::read(&log).ok();
-        for tampering in &tamperings {
+        // That the newest row of a crashed bank is missing, nothing inside the file can tell: it might never have
+        // been written. Closed in order, the checkpoint names it.
+        let undetectable = (!in_order).then_some("DELETE FROM journal WHERE lsn = 8");
+        for tampering in tamperings
+            .iter()
+            .filter(|tampering| undetectable != Some(tampering))
+        {
             let verified = verify_after(&bank, tampering);
             let report = stdout(&verified);
             assert_eq!(

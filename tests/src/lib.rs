@@ -2,6 +2,8 @@
 //!
 //! Nothing here waits by sleeping: a server is ready when it says so, and gone when its process is.
 
+pub mod fault_vfs;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};

@@ -18,7 +18,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub use create::{
     CardSecurity, ExistingNames, NewAccount, NewCard, append_to_bank, create_bank, existing_names,
@@ -164,37 +164,28 @@ fn connect(path: &Path, access: Access) -> Result<Connection, BankFileError> {
     // A reader too is opened for writing, since SQLite must be able to read a log that a killed process left;
     // `query_only` then keeps it from changing anything.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let sqlite = BankFileError::sqlite("opening the bank file");
-    let connection = Connection::open_with_flags(path, flags).map_err(&sqlite)?;
-    (|| {
+    let opened = (|| {
+        let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BANK_FILE_BUSY_WAIT)?;
         // Closing must not write: after a failed commit nothing may, and otherwise the end is written in order.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-        connection.pragma_update(None, "query_only", access == Access::ReadOnly)
-    })()
-    .map_err(&sqlite)?;
-    check_format(&connection, path)?;
-    Ok(connection)
-}
-
-fn check_format(connection: &Connection, path: &Path) -> Result<(), BankFileError> {
-    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let application = match number("application_id") {
-        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == rusqlite::ErrorCode::NotADatabase => {
-            return Err(BankFileError::Foreign(path.to_owned()));
-        }
-        other => other.map_err(BankFileError::sqlite("reading the bank file's heading"))?,
-    };
-    if application != schema::APPLICATION_ID {
-        return Err(BankFileError::Foreign(path.to_owned()));
-    }
-    match number("user_version").map_err(BankFileError::sqlite("reading the bank file's version"))? {
-        schema::VERSION => Ok(()),
-        found => Err(BankFileError::Version {
+        connection.pragma_update(None, "query_only", access == Access::ReadOnly)?;
+        let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let format = (number("application_id")?, number("user_version")?);
+        Ok((connection, format))
+    })();
+    match opened {
+        Ok((connection, (schema::APPLICATION_ID, schema::VERSION))) => Ok(connection),
+        Ok((_, (schema::APPLICATION_ID, found))) => Err(BankFileError::Version {
             path: path.to_owned(),
             found,
         }),
+        Ok(_) => Err(BankFileError::Foreign(path.to_owned())),
+        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::NotADatabase => {
+            Err(BankFileError::Foreign(path.to_owned()))
+        }
+        Err(error) => Err(BankFileError::sqlite("opening the bank file")(error)),
     }
 }

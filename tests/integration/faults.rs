@@ -1,0 +1,252 @@
+//! A bank on a disk that fails or loses power at every single step of its commits.
+
+use std::path::Path;
+
+use atm_tests::fault_vfs::{Fault, FaultDisk};
+use bank_core::bank_file::{self, CardSecurity};
+use bank_core::loading::AccountList;
+use bank_core::{
+    AccountId, Amount, Bank, Currency, JournalError, Lsn, Moment, Money, Order, Peppers, Pin, PinProfile,
+    TerminalId, Transaction, TxnId,
+};
+
+const ACCOUNTS: u64 = 3;
+
+/// At most so many last steps are those of SQLite removing a log that is empty and copied: whether they fail is
+/// not told, and does not matter. (How many steps there are varies a little with what shares a commit.)
+const STEPS_OF_CLOSING: u64 = 6;
+
+/// What a client was told: the balance of an account after a row.
+type Told = (AccountId, Lsn, Money);
+
+struct Site {
+    directory: tempfile::TempDir,
+    disk: FaultDisk,
+}
+
+impl Site {
+    /// A fresh bank on a watched disk.
+    fn new() -> Site {
+        let directory = tempfile::tempdir().unwrap();
+        let bank = directory.path().join("bank.db");
+        let peppers = Peppers::read_or_create(&directory.path().join("pepper")).unwrap();
+        let list = AccountList::generate(ACCOUNTS, Currency::USD, Money::from_minor(1000));
+        let (accounts, cards) = list.hash_pins(&peppers, PinProfile::Fast, &|_| ()).unwrap();
+        let security = CardSecurity {
+            profile: PinProfile::Fast,
+            peppers: &peppers,
+        };
+        bank_file::create_bank(&bank, false, &security, Moment::now(), &accounts, &cards, &|_| ()).unwrap();
+        Site {
+            disk: FaultDisk::watch(directory.path()),
+            directory,
+        }
+    }
+
+    fn open(&self) -> Result<Bank, bank_file::BankFileError> {
+        open(self.directory.path(), self.directory.path())
+    }
+
+    /// Opens the bank as a machine would find it after its power had gone.
+    fn after_power_cut(&self, seed: Option<u64>) -> (tempfile::TempDir, Bank) {
+        let image = tempfile::tempdir().unwrap();
+        self.disk.write_crash_image(image.path(), seed).unwrap();
+        let bank = open(image.path(), self.directory.path()).expect("a bank opens after a power cut");
+        (image, bank)
+    }
+}
+
+fn open(bank: &Path, pepper: &Path) -> Result<Bank, bank_file::BankFileError> {
+    Bank::open(
+        &bank.join("bank.db"),
+        Peppers::read(&pepper.join("pepper")).unwrap(),
+    )
+}
+
+fn id(number: u64) -> AccountId {
+    AccountId::new(number).unwrap()
+}
+
+/// The life of a bank: it is opened, serves customers one after the other, and is closed. Gives what they were
+/// told, and whether all went well to the end.
+fn serve_customers(site: &Site) -> (Vec<Told>, bool) {
+    let mut told = Vec::new();
+    let Ok(bank) = site.open() else {
+        return (told, false);
+    };
+    let served = serve_each(&bank, &mut told);
+    let closed = bank.close();
+    (told, served.is_ok() && closed.is_ok())
+}
+
+fn serve_each(bank: &Bank, told: &mut Vec<Told>) -> Result<(), JournalError> {
+    let login = bank.login(&"1".parse().unwrap(), &Pin::new(b"0001").unwrap());
+    login.map_err(|error| match error {
+        bank_core::LoginError::Journal(error) => error,
+        _ => JournalError::Closed,
+    })?;
+    for round in 0..6u64 {
+        let account = bank.account(id(round % ACCOUNTS + 1)).unwrap();
+        let amount = Amount::from_minor(10 + round as i64).unwrap();
+        let transaction = match round % 3 {
+            0 => Transaction::Deposit { amount },
+            1 => Transaction::Withdraw { amount },
+            _ => Transaction::Transfer { to: id(1), amount },
+        };
+        let order = Order {
+            txn_id: TxnId::generate(),
+            terminal: "ATM-1".parse::<TerminalId>().unwrap(),
+            transaction,
+        };
+        let row = bank.post(
+            bank.journal().reserve_blocking()?,
+            &account,
+            &order,
+            Moment::now(),
+        );
+        bank.journal().durable(row.lsn).wait()?;
+        told.push((account.id(), row.lsn, row.balance));
+        let balance = account.balance();
+        bank.journal().durable(balance.lsn).wait()?;
+        told.push((account.id(), balance.lsn, balance.balance));
+    }
+    Ok(())
+}
+
+/// Everything told is in the bank; the books balance; and the bank goes on from there.
+fn check(directory: &Path, bank: &Bank, told: &[Told], context: &str) {
+    for &(account, lsn, balance) in told {
+        let handle = bank.account(account).unwrap();
+        let (now, lines) = bank.statement(&handle, 100).unwrap();
+        let line = lines.iter().find(|line| line.row.lsn == lsn);
+        let line = line.unwrap_or_else(|| panic!("{context}: row {lsn}, which was acknowledged, is lost"));
+        assert_eq!(line.side.balance, balance, "{context}: row {lsn}");
+        assert_eq!(now.balance, lines[0].side.balance, "{context}: account {account}");
+    }
+    let account = bank.account(id(1)).unwrap();
+    let before = account.balance().balance;
+    let transaction = Transaction::Deposit {
+        amount: Amount::from_minor(1).unwrap(),
+    };
+    let order = Order {
+        txn_id: TxnId::generate(),
+        terminal: "ATM-1".parse().unwrap(),
+        transaction,
+    };
+    let row = bank.post(
+        bank.journal().reserve_blocking().unwrap(),
+        &account,
+        &order,
+        Moment::now(),
+    );
+    bank.journal().durable(row.lsn).wait().unwrap();
+    assert_eq!(row.balance.minor(), before.minor() + 1, "{context}");
+    bank.close().unwrap();
+    let proof = bank_file::verify(&directory.join("bank.db")).unwrap();
+    assert!(proof.holds(), "{context}: {:?}", proof.problems);
+}
+
+fn steps_of_a_life() -> u64 {
+    let site = Site::new();
+    let (told, well) = serve_customers(&site);
+    assert!(well && told.len() == 12);
+    site.disk.steps()
+}
+
+#[test]
+fn the_power_may_go_before_any_step() {
+    let steps = steps_of_a_life();
+    assert!(steps > 30, "{steps} steps are too few to be a bank's life");
+    let mut noticed = 0;
+    for step in 1..=steps {
+        let site = Site::new();
+        site.disk.cut_power_at(step);
+        let (told, well) = serve_customers(&site);
+        noticed += u64::from(!well);
+        for seed in [None, Some(step), Some(step + 1000)] {
+            let (image, bank) = site.after_power_cut(seed);
+            check(
+                image.path(),
+                &bank,
+                &told,
+                &format!("power cut before step {step} of {steps}, seed {seed:?}"),
+            );
+        }
+    }
+}
+
+/// One error, at any step, of either kind: nothing above what is durable is answered, nothing is retried, and
+/// whoever opens the bank next, the machine never having gone down, serves what was acknowledged.
+#[test]
+fn any_step_may_fail_once_and_that_is_final() {
+    let steps = steps_of_a_life();
+    for fault in [Fault::IoError, Fault::Full] {
+        let mut noticed = 0;
+        for step in 1..=steps {
+            let site = Site::new();
+            site.disk.fail_once_at(step, fault);
+            let (told, well) = serve_customers(&site);
+            let context = format!("{fault:?} at step {step} of {steps}");
+            noticed += u64::from(!well);
+            // From here on the disk is well, also if that life was over before the step came.
+            let Site { directory, disk } = site;
+            drop(disk);
+            let bank =
+                open(directory.path(), directory.path()).unwrap_or_else(|error| panic!("{context}: {error}"));
+            check(directory.path(), &bank, &told, &context);
+        }
+        assert!(
+            noticed + STEPS_OF_CLOSING >= steps,
+            "{noticed} of {steps} failures were noticed"
+        );
+    }
+}
+
+#[test]
+fn after_a_failed_commit_nothing_more_is_answered_although_the_disk_is_well_again() {
+    let site = Site::new();
+    let bank = site.open().unwrap();
+    let account = bank.account(id(1)).unwrap();
+    let post = || {
+        let transaction = Transaction::Deposit {
+            amount: Amount::from_minor(5).unwrap(),
+        };
+        let order = Order {
+            txn_id: TxnId::generate(),
+            terminal: "ATM-1".parse().unwrap(),
+            transaction,
+        };
+        let slot = bank.journal().reserve_blocking()?;
+        let row = bank.post(slot, &account, &order, Moment::now());
+        bank.journal().durable(row.lsn).wait().map(|()| row)
+    };
+    let durable = post().unwrap();
+    site.disk.fail_once_at(site.disk.steps() + 1, Fault::IoError);
+    assert!(matches!(post(), Err(JournalError::Failed(_))));
+    let steps = site.disk.steps();
+    // What is in memory is not told either: it depends on a row that is not durable.
+    let balance = account.balance();
+    assert!(balance.lsn > durable.lsn);
+    assert!(matches!(
+        bank.journal().durable(balance.lsn).wait(),
+        Err(JournalError::Failed(_))
+    ));
+    assert!(matches!(
+        bank.statement(&account, 10),
+        Err(bank_core::bank::StatementError::Journal(_))
+    ));
+    assert!(matches!(post(), Err(JournalError::Failed(_))));
+    assert!(matches!(
+        bank.login(&"1".parse().unwrap(), &Pin::new(b"0001").unwrap()),
+        Err(bank_core::LoginError::Journal(_))
+    ));
+    assert!(bank.close().is_err());
+    drop(bank);
+    assert_eq!(
+        site.disk.steps(),
+        steps,
+        "after the failure not a byte was written, nor a closing checkpoint made"
+    );
+    let bank = site.open().unwrap();
+    assert_eq!(bank.account(id(1)).unwrap().balance().balance, durable.balance);
+}
