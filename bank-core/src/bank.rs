@@ -6,7 +6,9 @@ use std::sync::Arc;
 use dashmap::DashSet;
 
 use crate::account::Account;
-use crate::bank_file::{BankFileError, BankFileWriter, BankLock, Readers, StatementLine, open_bank};
+use crate::bank_file::{
+    BankFileError, BankFileWriter, BankLock, CheckpointPolicy, Readers, StatementLine, open_bank,
+};
 use crate::card::CardState;
 use crate::cards::{CardCell, Cards};
 use crate::durable::JournalError;
@@ -117,6 +119,14 @@ impl Bank {
     /// # Errors
     /// [`BankFileError`] says what is wrong with the file or the peppers.
     pub fn open(path: &Path, peppers: Peppers) -> Result<Bank, BankFileError> {
+        Bank::open_with(path, peppers, CheckpointPolicy::default())
+    }
+
+    /// As [`Bank::open`], with checkpoints made when `policy` says.
+    ///
+    /// # Errors
+    /// As [`Bank::open`].
+    pub fn open_with(path: &Path, peppers: Peppers, policy: CheckpointPolicy) -> Result<Bank, BankFileError> {
         let mut opened = open_bank(path, &peppers)?;
         let accounts = std::mem::take(&mut opened.accounts);
         let terminals = std::mem::take(&mut opened.terminals).into_iter().collect();
@@ -125,7 +135,7 @@ impl Bank {
         let decoy_hash = peppers
             .hash(&pin, profile)
             .map_err(|error| BankFileError::Pin(Box::new(error)))?;
-        let (writer, lock) = BankFileWriter::new(opened, path)?;
+        let (writer, lock) = BankFileWriter::new(opened, path, policy)?;
         Ok(Bank {
             accounts,
             cards: Cards::default(),

@@ -54,19 +54,19 @@ impl Cards {
 mod tests {
     use super::*;
 
-    fn number(text: impl ToString) -> CardNumber {
+    fn number(text: &impl ToString) -> CardNumber {
         CardNumber::new(&text.to_string()).unwrap()
     }
 
     #[test]
     fn a_card_in_use_has_one_cell() {
         let cards = Cards::default();
-        let (first, second) = (cards.cell(&number("Ken")), cards.cell(&number("Ken")));
+        let (first, second) = (cards.cell(&number(&"Ken")), cards.cell(&number(&"Ken")));
         assert!(Arc::ptr_eq(&first, &second));
         first.write(|state| *state = Some(CardState::FRESH));
         drop((first, second));
         assert_eq!(
-            cards.cell(&number("Ken")).read(|state| *state),
+            cards.cell(&number(&"Ken")).read(|state| *state),
             None,
             "a new user reads the file again"
         );
@@ -75,11 +75,11 @@ mod tests {
     #[test]
     fn cards_out_of_use_are_forgotten() {
         let cards = Cards::default();
-        let kept = cards.cell(&number("kept"));
+        let kept = cards.cell(&number(&"kept"));
         for card in 0..10 * Cards::SLACK {
-            cards.cell(&number(card));
+            cards.cell(&number(&card));
         }
         assert!(cards.cells.len() <= Cards::SLACK + 1, "{}", cards.cells.len());
-        assert!(Arc::ptr_eq(&kept, &cards.cell(&number("kept"))));
+        assert!(Arc::ptr_eq(&kept, &cards.cell(&number(&"kept"))));
     }
 }

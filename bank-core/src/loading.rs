@@ -377,7 +377,7 @@ fn assemble(rows: Vec<ListedRow>, existing: &ExistingNames, bad: &mut Vec<BadRow
             bad.push(BadRow {
                 line: row.line,
                 reason,
-            })
+            });
         };
         if existing.cards.contains(&row.card) {
             reject(format!("the bank has a card \"{}\" already", row.card));
@@ -425,17 +425,12 @@ fn assemble(rows: Vec<ListedRow>, existing: &ExistingNames, bad: &mut Vec<BadRow
 
 impl Terms {
     fn disagreements(&self, other: &Terms) -> Vec<&'static str> {
-        fn differ<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
-            one.is_some() && other.is_some() && one != other
-        }
+        let currency = |terms: &Terms| terms.currency.unwrap_or(Currency::USD);
+        let differ = |one: Option<Money>, other: Option<Money>| {
+            one.is_some_and(|one| other.is_some_and(|other| one != other))
+        };
         [
-            (
-                "currency",
-                differ(
-                    self.currency.or(Some(Currency::USD)),
-                    other.currency.or(Some(Currency::USD)),
-                ),
-            ),
+            ("currency", currency(self) != currency(other)),
             ("balance", differ(self.balance, other.balance)),
             (
                 "overdraft_limit",

@@ -23,7 +23,7 @@ fn a_signal_ends_the_server_in_order() {
         // An idle client is told; asked again it is nobody's fault.
         match client.balance() {
             Err(error @ ClientError::Refused { .. }) => {
-                assert_eq!(error.code(), Some(ErrorCode::ShuttingDown))
+                assert_eq!(error.code(), Some(ErrorCode::ShuttingDown));
             }
             other => panic!("{other:?}"),
         }

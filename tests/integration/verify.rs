@@ -23,9 +23,9 @@ fn bank_with_history(in_order: bool) -> TestBank {
         .transfer(TxnId::generate(), AccountId::new(9).unwrap(), amount(1))
         .unwrap();
     if in_order {
-        drop(server.stop())
+        drop(server.stop());
     } else {
-        server.kill()
+        server.kill();
     }
     bank
 }

@@ -29,6 +29,7 @@ pub(crate) use reader::Readers;
 pub use reader::{StatementLine, read_statement};
 pub use verify::{CurrencyTotals, Proof, verify};
 pub(crate) use writer::BankFileWriter;
+pub use writer::CheckpointPolicy;
 
 use crate::limits::BANK_FILE_BUSY_WAIT;
 

@@ -25,6 +25,28 @@ use crate::limits::{
     WAL_CHECKPOINT_BYTES, WRITER_CACHE_BYTES,
 };
 
+/// When checkpoints are made.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointPolicy {
+    /// Journal rows between two account checkpoints.
+    pub account_checkpoint_rows: u64,
+    /// Accounts written with one commit.
+    pub account_checkpoint_slice: usize,
+    /// Bytes of the write-ahead log from which it is copied.
+    pub wal_checkpoint_bytes: u64,
+}
+
+impl Default for CheckpointPolicy {
+    /// What [`crate::limits`] says.
+    fn default() -> CheckpointPolicy {
+        CheckpointPolicy {
+            account_checkpoint_rows: ACCOUNT_CHECKPOINT_ROWS,
+            account_checkpoint_slice: ACCOUNT_CHECKPOINT_SLICE,
+            wal_checkpoint_bytes: WAL_CHECKPOINT_BYTES,
+        }
+    }
+}
+
 /// Writes a bank file that [`super::open_bank`] opened.
 #[derive(Debug)]
 pub(crate) struct BankFileWriter {
@@ -37,6 +59,7 @@ pub(crate) struct BankFileWriter {
     dirty: HashMap<AccountId, AccountChange>,
     flush: Option<Flush>,
     wal: WalCheckpoints,
+    policy: CheckpointPolicy,
 }
 
 /// An account checkpoint under way.
@@ -54,13 +77,15 @@ impl BankFileWriter {
     pub(crate) fn new(
         opened: OpenedBank,
         path: &Path,
+        policy: CheckpointPolicy,
     ) -> Result<(BankFileWriter, super::BankLock), BankFileError> {
         let connection = opened.connection;
         connection
             .pragma_update(None, "cache_size", -(WRITER_CACHE_BYTES as i64 / 1024))
             .map_err(BankFileError::sqlite("setting up the bank file"))?;
         let writer = BankFileWriter {
-            wal: WalCheckpoints::start(path, &connection)?,
+            wal: WalCheckpoints::start(path, &connection, policy.wal_checkpoint_bytes)?,
+            policy,
             connection,
             last_lsn: opened.last_lsn,
             checkpoint_lsn: opened.checkpoint_lsn,
@@ -149,11 +174,12 @@ impl BankFileWriter {
 
 impl Store for BankFileWriter {
     fn commit(&mut self, batch: &Batch) -> Result<(), BankFileError> {
-        self.commit_with_slice(batch, ACCOUNT_CHECKPOINT_SLICE)
+        self.commit_with_slice(batch, self.policy.account_checkpoint_slice)
     }
 
     fn maintain(&mut self) -> Result<bool, BankFileError> {
-        if self.flush.is_none() && self.last_lsn.get() - self.checkpoint_lsn.get() >= ACCOUNT_CHECKPOINT_ROWS
+        if self.flush.is_none()
+            && self.last_lsn.get() - self.checkpoint_lsn.get() >= self.policy.account_checkpoint_rows
         {
             tracing::debug!(accounts = self.dirty.len(), lsn = %self.last_lsn, "account checkpoint begins");
             self.begin_flush();
@@ -240,6 +266,7 @@ struct WalCheckpoints {
     path: PathBuf,
     page_bytes: u64,
     copying: bool,
+    every_bytes: u64,
     /// The log's size from which the next copy is worth while. After a copy that a reader kept from being
     /// completed it is further away, so that it is not tried at every commit.
     due_bytes: u64,
@@ -249,7 +276,11 @@ struct WalCheckpoints {
 }
 
 impl WalCheckpoints {
-    fn start(path: &Path, connection: &Connection) -> Result<WalCheckpoints, BankFileError> {
+    fn start(
+        path: &Path,
+        connection: &Connection,
+        every_bytes: u64,
+    ) -> Result<WalCheckpoints, BankFileError> {
         let page_bytes: i64 = connection
             .pragma_query_value(None, "page_size", |row| row.get(0))
             .map_err(BankFileError::sqlite("reading the page size"))?;
@@ -271,7 +302,8 @@ impl WalCheckpoints {
             path: path.to_owned(),
             page_bytes: page_bytes.unsigned_abs(),
             copying: false,
-            due_bytes: WAL_CHECKPOINT_BYTES,
+            every_bytes,
+            due_bytes: every_bytes,
             requests: Some(requests),
             results,
             thread: Some(thread),
@@ -308,11 +340,11 @@ impl WalCheckpoints {
         let restarted = unless_busy(connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::RESTART));
         connection.busy_timeout(BANK_FILE_BUSY_WAIT)?;
         self.due_bytes = if restarted?.is_some() {
-            WAL_CHECKPOINT_BYTES
+            self.every_bytes
         } else {
             let bytes = self.log_bytes(connection)?;
             tracing::debug!(bytes, path = %self.path.display(), "a reader keeps the write-ahead log from starting over");
-            bytes + WAL_CHECKPOINT_BYTES
+            bytes + self.every_bytes
         };
         Ok(())
     }
@@ -322,15 +354,26 @@ impl WalCheckpoints {
         Ok(u64::try_from(pages).unwrap_or(0) * self.page_bytes)
     }
 
-    fn stop(&mut self) -> Result<(), BankFileError> {
+    fn end_thread(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+
+    fn stop(&mut self) -> Result<(), BankFileError> {
+        self.end_thread();
         self.results
             .try_iter()
             .collect::<rusqlite::Result<()>>()
             .map_err(BankFileError::sqlite("copying the write-ahead log"))
+    }
+}
+
+impl Drop for WalCheckpoints {
+    /// Also after a failure the file is let go of only when nothing touches it any more.
+    fn drop(&mut self) {
+        self.end_thread();
     }
 }
 
