@@ -356,3 +356,381 @@ impl AccountHandle {
         self.cell.read(|account| account.currency)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bank_file::{self, CardSecurity};
+    use crate::loading::AccountList;
+    use crate::money::Amount;
+    use crate::pin::PinProfile;
+    use crate::row::Outcome;
+    use crate::time::BusinessDate;
+    use crate::transaction::Decline;
+    use crate::{Currency, TxnId};
+    use std::path::PathBuf;
+
+    /// A bank of ten accounts with 10.00 each, whose pepper outlives it.
+    struct Site {
+        directory: tempfile::TempDir,
+    }
+
+    impl Site {
+        fn new() -> Site {
+            let site = Site {
+                directory: tempfile::tempdir().unwrap(),
+            };
+            let list = AccountList::generate(10, Currency::USD, Money::from_minor(1000));
+            let (accounts, cards) = list
+                .hash_pins(&site.peppers(), PinProfile::Fast, &|_| ())
+                .unwrap();
+            let security = CardSecurity {
+                profile: PinProfile::Fast,
+                peppers: &site.peppers(),
+            };
+            bank_file::create_bank(
+                &site.path(),
+                false,
+                &security,
+                moment(0),
+                &accounts,
+                &cards,
+                &|_| (),
+            )
+            .unwrap();
+            site
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("bank.db")
+        }
+
+        fn peppers(&self) -> Peppers {
+            Peppers::read_or_create(&self.directory.path().join("pepper")).unwrap()
+        }
+
+        fn open(&self) -> Bank {
+            Bank::open(&self.path(), self.peppers()).unwrap()
+        }
+
+        fn open_with(&self, policy: CheckpointPolicy) -> Bank {
+            Bank::open_with(&self.path(), self.peppers(), policy).unwrap()
+        }
+
+        fn query(&self, sql: &str) -> i64 {
+            rusqlite::Connection::open(self.path())
+                .unwrap()
+                .query_row(sql, [], |row| row.get(0))
+                .unwrap()
+        }
+    }
+
+    fn moment(seconds: i64) -> Moment {
+        Moment::at(Timestamp::from_millis(1_795_219_200_000 + seconds * 1000))
+    }
+
+    fn account(bank: &Bank, number: u64) -> AccountHandle {
+        bank.account(AccountId::new(number).unwrap()).unwrap()
+    }
+
+    fn post_at(bank: &Bank, number: u64, transaction: Transaction, now: Moment) -> Row {
+        let order = Order {
+            txn_id: TxnId::generate(),
+            terminal: "ATM-1".parse().unwrap(),
+            transaction,
+        };
+        let row = bank.post(
+            bank.journal().reserve_blocking().unwrap(),
+            &account(bank, number),
+            &order,
+            now,
+        );
+        bank.journal().durable(row.lsn).wait().unwrap();
+        row
+    }
+
+    fn amount(minor: i64) -> Amount {
+        Amount::from_minor(minor).unwrap()
+    }
+
+    fn deposit(bank: &Bank, number: u64, minor: i64) -> Row {
+        post_at(
+            bank,
+            number,
+            Transaction::Deposit {
+                amount: amount(minor),
+            },
+            moment(1),
+        )
+    }
+
+    #[test]
+    fn replay_gives_the_accounts_that_were_served() {
+        let site = Site::new();
+        let bank = site.open();
+        for round in 0..40u64 {
+            let transaction = match round % 4 {
+                0 => Transaction::Deposit { amount: amount(700) },
+                1 => Transaction::Withdraw { amount: amount(900) },
+                2 => Transaction::Transfer {
+                    to: AccountId::new(round % 10 + 1).unwrap(),
+                    amount: amount(300),
+                },
+                _ => Transaction::Transfer {
+                    to: AccountId::new(99).unwrap(),
+                    amount: amount(300),
+                },
+            };
+            post_at(
+                &bank,
+                round * 7 % 10 + 1,
+                transaction,
+                moment(round as i64 * 40_000),
+            );
+        }
+        let snapshot = |bank: &Bank| -> Vec<Account> {
+            (1..=10)
+                .map(|number| account(bank, number).cell.read(Account::clone))
+                .collect()
+        };
+        let served = snapshot(&bank);
+        drop(bank); // As in a crash: nothing is checkpointed.
+        assert_eq!(
+            site.query("SELECT max(last_lsn) FROM accounts"),
+            10,
+            "only the openings are in the table"
+        );
+        let replayed = site.open();
+        assert_eq!(snapshot(&replayed), served);
+        replayed.close().unwrap();
+        drop(replayed);
+        assert_eq!(site.query("SELECT checkpoint_lsn FROM bank"), 50);
+        assert_eq!(
+            snapshot(&site.open()),
+            served,
+            "and so does the table after an orderly end"
+        );
+    }
+
+    #[test]
+    fn account_checkpoints_go_on_in_slices_while_the_bank_is_served() {
+        let site = Site::new();
+        let policy = CheckpointPolicy {
+            account_checkpoint_rows: 20,
+            account_checkpoint_slice: 3,
+            ..CheckpointPolicy::default()
+        };
+        let bank = site.open_with(policy);
+        for round in 0..100 {
+            deposit(&bank, round % 10 + 1, 1);
+        }
+        // The slices of a checkpoint that is under way are written although nothing is posted any more.
+        let (first, last) = (
+            bank.journal().durable_lsn().get() as i64 - 20,
+            bank.journal().durable_lsn().get() as i64,
+        );
+        loop {
+            let checkpoint = site.query("SELECT checkpoint_lsn FROM bank");
+            if checkpoint >= first {
+                assert!(checkpoint <= last);
+                break;
+            }
+            std::thread::yield_now();
+        }
+        drop(bank);
+        assert!(bank_file::verify(&site.path()).unwrap().holds());
+        assert_eq!(account(&site.open(), 1).balance().balance.minor(), 1010);
+    }
+
+    #[test]
+    fn the_write_ahead_log_starts_over_and_stays_short() {
+        let site = Site::new();
+        let policy = CheckpointPolicy {
+            wal_checkpoint_bytes: 64 * 1024,
+            ..CheckpointPolicy::default()
+        };
+        let bank = site.open_with(policy);
+        for round in 0..1000 {
+            deposit(&bank, round % 10 + 1, 1);
+        }
+        let log = std::fs::metadata(site.directory.path().join("bank.db-wal"))
+            .unwrap()
+            .len();
+        // A thousand commits write at least a page each, 4 MiB in all.
+        assert!(log < 1024 * 1024, "the log has {log} bytes");
+    }
+
+    #[test]
+    fn a_reader_that_holds_the_log_delays_nothing_and_is_no_failure() {
+        let site = Site::new();
+        let policy = CheckpointPolicy {
+            wal_checkpoint_bytes: 64 * 1024,
+            ..CheckpointPolicy::default()
+        };
+        let bank = site.open_with(policy);
+        deposit(&bank, 1, 1);
+        let reader = rusqlite::Connection::open(site.path()).unwrap();
+        reader
+            .execute_batch("BEGIN; SELECT count(*) FROM journal")
+            .unwrap();
+        for _ in 0..200 {
+            deposit(&bank, 1, 1);
+        }
+        drop(reader);
+        deposit(&bank, 1, 1);
+        bank.close().unwrap();
+        drop(bank);
+        assert_eq!(account(&site.open(), 1).balance().balance.minor(), 1202);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_set_back_an_account() {
+        let site = Site::new();
+        let bank = site.open();
+        let late = post_at(
+            &bank,
+            1,
+            Transaction::Deposit { amount: amount(1) },
+            moment(100_000),
+        );
+        drop(bank);
+        let bank = site.open();
+        let early = post_at(
+            &bank,
+            1,
+            Transaction::Deposit { amount: amount(1) },
+            moment(-900_000),
+        );
+        assert_eq!(early.moment, late.moment);
+        let to = Transaction::Transfer {
+            to: AccountId::new(1).unwrap(),
+            amount: amount(1),
+        };
+        assert_eq!(
+            post_at(&bank, 2, to, moment(0)).moment,
+            late.moment,
+            "nor by way of another account"
+        );
+        drop(bank);
+        assert!(bank_file::verify(&site.path()).unwrap().holds());
+    }
+
+    #[test]
+    fn a_days_withdrawals_are_remembered_across_a_restart_and_forgotten_the_next_day() {
+        let site = Site::new();
+        rusqlite::Connection::open(site.path())
+            .unwrap()
+            .execute_batch("UPDATE accounts SET daily_limit = 500")
+            .unwrap();
+        let withdraw = |bank: &Bank, minor, now| {
+            post_at(
+                bank,
+                1,
+                Transaction::Withdraw {
+                    amount: amount(minor),
+                },
+                now,
+            )
+            .outcome
+        };
+        let bank = site.open();
+        assert_eq!(withdraw(&bank, 300, moment(1)), Outcome::Approved);
+        drop(bank);
+        let bank = site.open();
+        assert_eq!(
+            withdraw(&bank, 201, moment(2)),
+            Outcome::Declined(Decline::DailyLimit)
+        );
+        bank.close().unwrap();
+        drop(bank);
+        let bank = site.open();
+        assert_eq!(
+            withdraw(&bank, 201, moment(3)),
+            Outcome::Declined(Decline::DailyLimit)
+        );
+        let tomorrow = Moment {
+            date: BusinessDate::from_days(moment(3).date.days() + 1),
+            ..moment(86_400)
+        };
+        assert_eq!(withdraw(&bank, 500, tomorrow), Outcome::Approved);
+        assert_eq!(
+            withdraw(&bank, 1, moment(4)),
+            Outcome::Declined(Decline::DailyLimit),
+            "the date does not go back"
+        );
+    }
+
+    #[test]
+    fn a_fortune_moved_in_and_out_in_a_day_harms_nothing() {
+        let site = Site::new();
+        let bank = site.open_with(CheckpointPolicy {
+            account_checkpoint_rows: 1,
+            ..CheckpointPolicy::default()
+        });
+        for _ in 0..4 {
+            let all = amount(i64::MAX - 1000);
+            assert_eq!(
+                post_at(&bank, 1, Transaction::Deposit { amount: all }, moment(1)).outcome,
+                Outcome::Approved
+            );
+            assert_eq!(
+                post_at(&bank, 1, Transaction::Withdraw { amount: all }, moment(1)).outcome,
+                Outcome::Approved
+            );
+        }
+        bank.close().unwrap();
+        drop(bank);
+        let proof = bank_file::verify(&site.path()).unwrap();
+        assert!(proof.holds(), "{:?}", proof.problems);
+    }
+
+    #[test]
+    fn a_login_that_failed_for_our_own_reasons_is_not_held_against_the_card() {
+        let site = Site::new();
+        rusqlite::Connection::open(site.path())
+            .unwrap()
+            .execute_batch("UPDATE cards SET pepper_id = 9")
+            .unwrap();
+        let bank = site.open();
+        for _ in 0..5 {
+            let login = bank.login(&"1".parse().unwrap(), &Pin::new(b"0001").unwrap());
+            assert!(matches!(login, Err(LoginError::Pin(PinError::MissingPepper(9)))));
+        }
+        drop(bank);
+        assert_eq!(site.query("SELECT tries FROM cards WHERE card = '1'"), 0);
+    }
+
+    #[test]
+    fn a_session_knows_when_its_card_was_blocked() {
+        let site = Site::new();
+        let bank = site.open();
+        let card: CardNumber = "1".parse().unwrap();
+        let session = bank.login(&card, &Pin::new(b"0001").unwrap()).unwrap();
+        for _ in 0..3 {
+            assert!(!session.is_blocked());
+            assert!(bank.login(&card, &Pin::new(b"9999").unwrap()).is_err());
+        }
+        assert!(session.is_blocked());
+    }
+
+    #[test]
+    fn a_terminal_is_registered_once_and_for_good() {
+        let site = Site::new();
+        let bank = site.open();
+        let terminal: TerminalId = "ATM-7".parse().unwrap();
+        assert!(!bank.knows_terminal(terminal));
+        for seconds in [5, 6] {
+            let slot = bank.journal().reserve_blocking().unwrap();
+            let registered = bank
+                .register_terminal(slot, terminal, moment(seconds).time)
+                .unwrap();
+            bank.journal().update_durable(registered).wait().unwrap();
+        }
+        drop(bank);
+        assert!(site.open().knows_terminal(terminal));
+        assert_eq!(
+            site.query("SELECT registered FROM terminals"),
+            moment(5).time.millis()
+        );
+    }
+}
