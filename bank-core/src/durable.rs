@@ -77,10 +77,6 @@ impl DurableMark {
         wakers.into_values().for_each(Waker::wake);
     }
 
-    pub(crate) fn ended(&self) -> Option<JournalError> {
-        self.waiters.lock().end.clone()
-    }
-
     pub(crate) fn wait(self: &Arc<DurableMark>, number: u64) -> Durable {
         Durable {
             mark: Arc::clone(self),

@@ -7,8 +7,8 @@
 //!
 //! Besides rows, updates of cards and terminals travel in the same commits; they have no Lsn.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use async_lock::{Semaphore, SemaphoreGuardArc};
@@ -107,6 +107,8 @@ struct Shared {
     updates: Arc<DurableMark>,
     /// Set with the queue locked, so that the thread, which waits on the queue, does not overlook it.
     closing: AtomicBool,
+    /// Why the thread ended, once it did.
+    end: OnceLock<JournalError>,
 }
 
 #[derive(Debug)]
@@ -130,6 +132,7 @@ impl Journal {
             rows: DurableMark::new(last_lsn.get()),
             updates: DurableMark::new(0),
             closing: AtomicBool::new(false),
+            end: OnceLock::new(),
         });
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -168,7 +171,7 @@ impl Journal {
 
     fn still_open(&self, slot: Slot) -> Result<Slot, JournalError> {
         if self.shared.closing.load(Ordering::Acquire) {
-            return Err(self.shared.rows.ended().unwrap_or(JournalError::Closed));
+            return Err(self.shared.end.get().cloned().unwrap_or(JournalError::Closed));
         }
         Ok(slot)
     }
@@ -239,8 +242,8 @@ impl Journal {
         {
             tracing::error!("the journal's thread panicked");
         }
-        match self.shared.rows.ended() {
-            Some(error @ JournalError::Failed(_)) => Err(error),
+        match self.shared.end.get() {
+            Some(error @ JournalError::Failed(_)) => Err(error.clone()),
             _ => Ok(()),
         }
     }
@@ -259,9 +262,11 @@ impl Drop for Journal {
 impl Shared {
     /// Nothing more becomes durable. Whoever waits, for durability or for a slot, is told.
     fn end(&self, error: &JournalError) {
+        // Slots are refused before anybody is told, so that who was told gets none.
+        let error = self.end.get_or_init(|| error.clone());
+        self.stop_taking();
         self.rows.end(error);
         self.updates.end(error);
-        self.stop_taking();
         self.slots.add_permits(JOURNAL_QUEUE_ENTRIES);
     }
 
@@ -310,7 +315,7 @@ impl<S: Store> Writer<S> {
             }
             busy = self.store.maintain()?;
         }
-        if self.shared.rows.ended().is_none() {
+        if self.shared.end.get().is_none() {
             self.store.close()
         } else {
             Ok(())

@@ -170,9 +170,8 @@ fn a_load_that_is_killed_leaves_the_old_bank_or_the_new() {
     let bank = TestBank::load("Ken,2468,100.00\n");
     let rows: String = (0..20_000).map(|n| format!("Holder {n},1234,1\n")).collect();
     let list = bank.write("many.csv", format!("holder,pin,balance\n{rows}"));
-    let mut random = StdRng::seed_from_u64(7);
-    let mut outcomes = [0, 0];
-    for _ in 0..8 {
+    let written = || std::fs::metadata(bank.directory().join("bank.db.loading")).map(|file| file.len());
+    for bytes in [0, 1, 500_000, 1_500_000, 3_000_000, u64::MAX] {
         let mut loading = std::process::Command::new(program("atm-server"))
             .args([
                 "load",
@@ -186,8 +185,13 @@ fn a_load_that_is_killed_leaves_the_old_bank_or_the_new() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        // No synchronisation: wherever the kill happens to fall, the promise is the same.
-        thread::sleep(std::time::Duration::from_millis(random.random_range(0..400)));
+        // Killed while it hashes PINs, as soon as it has written so much, or when it was done.
+        while bytes > 0
+            && !written().is_ok_and(|found| found >= bytes)
+            && loading.try_wait().unwrap().is_none()
+        {
+            thread::yield_now();
+        }
         loading.kill().unwrap();
         loading.wait().unwrap();
         bank.assert_verifies();
@@ -195,11 +199,15 @@ fn a_load_that_is_killed_leaves_the_old_bank_or_the_new() {
         let accounts: i64 = file
             .query_row("SELECT count(*) FROM accounts", [], |row| row.get(0))
             .unwrap();
-        match accounts {
-            1 => outcomes[0] += 1,
-            20_000 => outcomes[1] += 1,
-            other => panic!("a bank of {other} accounts, neither the old nor the new"),
-        }
+        let expected: &[i64] = if bytes == u64::MAX {
+            &[20_000]
+        } else {
+            &[1, 20_000]
+        };
+        assert!(
+            expected.contains(&accounts),
+            "a bank of {accounts} accounts, neither the old nor the new"
+        );
     }
     // And a load that is let through works, whatever the killed ones left behind.
     let loaded = bank.server_command(&[

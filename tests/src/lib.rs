@@ -3,6 +3,7 @@
 //! Nothing here waits by sleeping: a server is ready when it says so, and gone when its process is.
 
 pub mod fault_vfs;
+pub mod opening;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

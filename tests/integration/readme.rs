@@ -1,0 +1,89 @@
+//! The README's commands, as written, in the order in which they stand there.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use atm_tests::{Server, program};
+
+const README: &str = include_str!("../../README.md");
+
+/// The lines of all blocks that are marked as shell.
+fn commands() -> Vec<&'static str> {
+    let blocks = README
+        .split("```sh\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap_or_default());
+    blocks
+        .flat_map(str::lines)
+        .filter(|line| !line.is_empty())
+        .collect()
+}
+
+#[test]
+fn every_command_works_as_written() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::create_dir(place.path().join("data")).unwrap();
+    std::fs::copy(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/accounts.csv"),
+        place.path().join("data/accounts.csv"),
+    )
+    .unwrap();
+    let mut server: Option<Server> = None;
+    let mut count = 0;
+    for line in commands() {
+        // What runs this test.
+        if line == "cargo test --workspace" {
+            continue;
+        }
+        let mut shell = Command::new("sh");
+        shell.current_dir(place.path()).env("ATM_LISTEN", "127.0.0.1:0");
+        if line.ends_with("-- serve") {
+            shell.args(["-ec", &format!("exec {}", as_built(line))]);
+            server = Some(Server::start(shell));
+            continue;
+        }
+        shell.args(["-ec", &as_built(line)]);
+        if line.contains("--replace") {
+            // Not while it is served.
+            if let Some(server) = server.take() {
+                assert!(server.stop().0.success());
+            }
+        } else if line.contains("atm-cli") && server.is_none() {
+            let mut serve = Command::new(program("atm-server"));
+            serve
+                .current_dir(place.path())
+                .args(["serve", "--listen", "127.0.0.1:0"]);
+            server = Some(Server::start(serve));
+        }
+        if let Some(server) = &server {
+            shell.env("ATM_SERVER", server.address());
+        }
+        let done = shell.stdin(Stdio::null()).output().unwrap();
+        assert!(
+            done.status.success(),
+            "{line}\n{}{}",
+            atm_tests::stdout(&done),
+            atm_tests::stderr(&done)
+        );
+        count += 1;
+    }
+    assert!(count >= 10, "only {count} commands were found");
+}
+
+/// The line with programs that are built already, and small numbers where the README has large ones.
+fn as_built(line: &str) -> String {
+    let mut line = line.replace("--accounts 1000000", "--accounts 1000");
+    for (package, name) in [
+        ("atm-server", "atm-server"),
+        ("atm-cli", "atm-cli"),
+        ("atm-tests --bin atm-stress", "atm-stress"),
+    ] {
+        let path = program(name);
+        line = line.replace(
+            &format!("cargo run --release -p {package} --"),
+            path.to_str().unwrap(),
+        );
+    }
+    assert!(!line.contains("cargo run"), "{line}");
+    line
+}
