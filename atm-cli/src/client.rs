@@ -261,6 +261,20 @@ impl Client {
         })
     }
 
+    /// Gives the customer's card a new PIN.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with [`ErrorCode::LoginRefused`] if `old` is not the PIN so far.
+    pub fn change_pin(&mut self, old: &str, new: &str) -> Result<(), ClientError> {
+        let request = RequestBody::ChangePin {
+            old: Secret(old),
+            new: Secret(new),
+        };
+        self.call(request, |_, body| {
+            matches!(body, ReplyBody::PinChanged).then_some(())
+        })
+    }
+
     /// The account's newest rows, at most `lines` of them, the newest first, and the balance that they lead to.
     ///
     /// # Errors

@@ -48,6 +48,23 @@ impl ReadingDesk {
         card: CardNumber,
         pin: Pin,
     ) -> Result<Result<Login, LoginError>, TooManyLogins> {
+        self.check_pin(move |bank| bank.login(&card, &pin)).await
+    }
+
+    pub(crate) async fn change_pin(
+        &self,
+        login: Login,
+        old: Pin,
+        new: Pin,
+    ) -> Result<Result<(), LoginError>, TooManyLogins> {
+        self.check_pin(move |bank| bank.change_pin(&login, &old, &new))
+            .await
+    }
+
+    async fn check_pin<R: Send + 'static>(
+        &self,
+        check: impl FnOnce(&Bank) -> R + Send + 'static,
+    ) -> Result<R, TooManyLogins> {
         let _waiting = self.queue_up()?;
         let _turn = self
             .pin_checks
@@ -55,7 +72,7 @@ impl ReadingDesk {
             .await
             .expect("the desk's semaphores are never closed");
         let bank = Arc::clone(&self.bank);
-        Ok(spawn_blocking(move || bank.login(&card, &pin))
+        Ok(spawn_blocking(move || check(&bank))
             .await
             .expect("a PIN check does not panic"))
     }

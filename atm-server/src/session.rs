@@ -21,6 +21,7 @@ pub(crate) enum Command {
     Balance,
     Transact { txn_id: TxnId, transaction: Transaction },
     Statement { lines: u16 },
+    ChangePin { old: Option<Pin>, new: Pin },
     Refused { code: ErrorCode, message: String },
 }
 
@@ -52,13 +53,22 @@ impl Command {
             RequestBody::Statement { lines } => Command::Statement {
                 lines: lines.min(MAX_STATEMENT_LINES),
             },
-            RequestBody::Reverse { .. }
-            | RequestBody::Resolve { .. }
-            | RequestBody::Advice { .. }
-            | RequestBody::ChangePin { .. } => refused(
-                ErrorCode::NotSupported,
-                &format!("{} is not supported yet.", request.name()),
-            ),
+            RequestBody::ChangePin { old, new } => match Pin::new(new.0.as_bytes()) {
+                Ok(new) => Command::ChangePin {
+                    old: Pin::new(old.0.as_bytes()).ok(),
+                    new,
+                },
+                Err(error) => refused(
+                    ErrorCode::InvalidPin,
+                    &format!("The new PIN is refused: {error}."),
+                ),
+            },
+            RequestBody::Reverse { .. } | RequestBody::Resolve { .. } | RequestBody::Advice { .. } => {
+                refused(
+                    ErrorCode::NotSupported,
+                    &format!("{} is not supported yet.", request.name()),
+                )
+            }
         }
     }
 
@@ -85,7 +95,10 @@ impl Command {
 
     /// Whether it may take so long that the replies before it should not wait for it.
     pub(crate) fn is_slow(&self) -> bool {
-        matches!(self, Command::Login { .. } | Command::Statement { .. })
+        matches!(
+            self,
+            Command::Login { .. } | Command::Statement { .. } | Command::ChangePin { .. }
+        )
     }
 }
 
@@ -170,7 +183,11 @@ impl Session {
                 "Somebody is logged in already. Please log out first.",
             )),
             Command::Login { card } => self.log_in(card, answer).await,
-            Command::Logout | Command::Balance | Command::Transact { .. } | Command::Statement { .. }
+            Command::Logout
+            | Command::Balance
+            | Command::Transact { .. }
+            | Command::Statement { .. }
+            | Command::ChangePin { .. }
                 if self.login.is_none() =>
             {
                 Ok(answer.error(ErrorCode::NotLoggedIn, "Please log in first."))
@@ -195,6 +212,7 @@ impl Session {
                 let slot = self.bank.journal().reserve().await?;
                 Ok(self.transact(slot, txn_id, transaction, answer))
             }
+            Command::ChangePin { old, new } => self.change_pin(old, new, answer).await,
             Command::Statement { lines } => self.statement(lines, answer).await,
         }
     }
@@ -228,10 +246,7 @@ impl Session {
             return Ok(answer.error(ErrorCode::LoginRefused, REFUSED));
         };
         let Ok(login) = self.desk.login(number, pin).await.map_err(|TooManyLogins| ()) else {
-            return Ok(answer.error(
-                ErrorCode::Busy,
-                "Too many customers are logging in at once. Please try again.",
-            ));
+            return Ok(answer.error(ErrorCode::Busy, BUSY));
         };
         match login {
             Ok(login) => {
@@ -251,6 +266,32 @@ impl Session {
             }
             Err(LoginError::Journal(error)) => Err(error),
             Err(error) => Ok(internal_error(answer, &error)),
+        }
+    }
+
+    async fn change_pin(
+        &mut self,
+        old: Option<Pin>,
+        new: Pin,
+        answer: Answer<'_>,
+    ) -> Result<Lsn, JournalError> {
+        const REFUSED: &str = "The PIN so far is wrong, and the PIN was not changed.";
+        let login = self
+            .login
+            .clone()
+            .expect("requests that need a login were refused without one");
+        let Some(old) = old else {
+            return Ok(answer.error(ErrorCode::LoginRefused, REFUSED));
+        };
+        match self.desk.change_pin(login, old, new).await {
+            Err(TooManyLogins) => Ok(answer.error(ErrorCode::Busy, BUSY)),
+            Ok(Ok(())) => {
+                tracing::info!(account = %self.account().id(), terminal = %self.terminal, "changed a PIN");
+                Ok(answer.reply(Lsn::ZERO, ReplyBody::PinChanged))
+            }
+            Ok(Err(LoginError::Refused)) => Ok(answer.error(ErrorCode::LoginRefused, REFUSED)),
+            Ok(Err(LoginError::Journal(error))) => Err(error),
+            Ok(Err(error)) => Ok(internal_error(answer, &error)),
         }
     }
 
@@ -285,6 +326,8 @@ impl Drop for Session {
         self.leave("the connection ended");
     }
 }
+
+const BUSY: &str = "Too many PINs are being checked at once. Please try again.";
 
 fn internal_error(answer: Answer<'_>, error: &dyn std::fmt::Display) -> Lsn {
     tracing::error!(%error, "a request failed");

@@ -9,14 +9,14 @@ use crate::account::Account;
 use crate::bank_file::{
     BankFileError, BankFileWriter, BankLock, CheckpointPolicy, Readers, StatementLine, open_bank,
 };
-use crate::card::CardState;
-use crate::cards::{CardCell, Cards};
+use crate::card::{Card, CardState};
+use crate::cards::{CardCell, Cards, LiveCard};
 use crate::durable::JournalError;
 use crate::ids::{AccountId, CardNumber, Lsn, TerminalId};
 use crate::journal::{Journal, Slot, Update, UpdateNumber};
 use crate::limits::MAX_TERMINALS;
 use crate::money::{Currency, Money};
-use crate::pin::{Peppers, Pin, PinError};
+use crate::pin::{Peppers, Pin, PinError, PinProfile};
 use crate::row::Row;
 use crate::shared_cell::SharedCell;
 use crate::terminal::Terminal;
@@ -27,7 +27,6 @@ use crate::transaction::{Order, Payee, Transaction, decide};
 ///
 /// Nothing that it gives may be shown to a client before the journal says that it is durable: a [`Row`] by its
 /// Lsn, a [`Balance`] by the Lsn in it. Methods that wait for that themselves say so.
-#[derive(Debug)]
 pub struct Bank {
     accounts: dashmap::DashMap<AccountId, Arc<SharedCell<Account>>>,
     cards: Cards,
@@ -35,6 +34,8 @@ pub struct Bank {
     journal: Journal,
     readers: Readers,
     peppers: Peppers,
+    /// What new PINs' hashes cost.
+    pin_profile: PinProfile,
     /// The hash of some PIN, compared with where there is no card's hash to compare with.
     decoy_hash: String,
     /// Dropped last, when nothing touches the file any more.
@@ -75,7 +76,7 @@ impl Login {
     /// Whether the card has been blocked since.
     pub fn is_blocked(&self) -> bool {
         self.cell
-            .read(|state| state.is_some_and(|state| state.is_blocked()))
+            .read(|live| live.is_some_and(|live| live.state.is_blocked()))
     }
 }
 
@@ -130,10 +131,10 @@ impl Bank {
         let mut opened = open_bank(path, &peppers)?;
         let accounts = std::mem::take(&mut opened.accounts);
         let terminals = std::mem::take(&mut opened.terminals).into_iter().collect();
-        let (last_lsn, profile) = (opened.last_lsn, opened.pin_profile);
+        let (last_lsn, pin_profile) = (opened.last_lsn, opened.pin_profile);
         let pin = Pin::new(b"0000").expect("four digits are a PIN");
         let decoy_hash = peppers
-            .hash(&pin, profile)
+            .hash(&pin, pin_profile)
             .map_err(|error| BankFileError::Pin(Box::new(error)))?;
         let (writer, lock) = BankFileWriter::new(opened, path, policy)?;
         Ok(Bank {
@@ -143,6 +144,7 @@ impl Bank {
             journal: Journal::start(writer, last_lsn),
             readers: Readers::new(path),
             peppers,
+            pin_profile,
             decoy_hash,
             _lock: lock,
         })
@@ -226,41 +228,7 @@ impl Bank {
     /// # Errors
     /// [`LoginError::Refused`] for whatever is the customer's part, else what failed.
     pub fn login(&self, number: &CardNumber, pin: &Pin) -> Result<Login, LoginError> {
-        let slot = self.journal.reserve_blocking()?;
-        let cell = self.cards.cell(number);
-        let Some(card) = self.readers.card(number)? else {
-            return self.refuse(pin);
-        };
-        let change = |slot, next: &dyn Fn(CardState) -> Option<CardState>| {
-            cell.write(|state| {
-                let state = state.get_or_insert(card.state);
-                *state = next(*state)?;
-                let update = Update::Card {
-                    number: number.clone(),
-                    state: *state,
-                    cell: Arc::clone(&cell),
-                };
-                Some((*state, self.journal.append_update(slot, update)))
-            })
-        };
-        if change(slot, &|state| state.count_try()).is_none() {
-            return self.refuse(pin);
-        }
-        let judged = self.peppers.verify(pin, &card.pin_hash, card.pepper_id);
-        let slot = self.journal.reserve_blocking()?;
-        let after = change(slot, &|state| {
-            Some(match judged {
-                Ok(true) => state.after_right_pin(),
-                Ok(false) => state.after_wrong_pin(),
-                Err(_) => state.take_back_try(),
-            })
-        });
-        let (state, update) = after.expect("a judged try is always recorded");
-        // This update is after that of the counted try, so both are durable then.
-        self.journal.update_durable(update).wait()?;
-        if !judged? || state.is_blocked() {
-            return Err(LoginError::Refused);
-        }
+        let PinAccepted { card, cell, .. } = self.check_pin(number, pin)?;
         let account = self.account(card.account).ok_or_else(|| BankFileError::Damaged {
             what: format!(
                 "card {number} opens account {}, which does not exist",
@@ -275,8 +243,93 @@ impl Bank {
         })
     }
 
+    /// Gives a card a new PIN, if `old` is the PIN so far: a wrong one counts as a try, as at a login. It blocks as
+    /// [`Bank::login`] does, and returns when the new PIN is durable. From then on no login with the old one
+    /// succeeds, not even one that had begun before.
+    ///
+    /// # Errors
+    /// [`LoginError::Refused`] if `old` is wrong or the PIN was changed meanwhile, else what failed.
+    pub fn change_pin(&self, login: &Login, old: &Pin, new: &Pin) -> Result<(), LoginError> {
+        let PinAccepted {
+            card,
+            cell,
+            pin_version,
+        } = self.check_pin(&login.card, old)?;
+        let pin_hash = self.peppers.hash(new, self.pin_profile)?;
+        let slot = self.journal.reserve_blocking()?;
+        let update = cell.write(|live| {
+            let live = live.as_mut().filter(|live| live.pin_version == pin_version)?;
+            live.pin_version += 1;
+            let pepper_id = self.peppers.newest();
+            let update = Update::Pin {
+                number: card.number,
+                pin_hash,
+                pepper_id,
+                _cell: Arc::clone(&cell),
+            };
+            Some(self.journal.append_update(slot, update))
+        });
+        self.journal
+            .update_durable(update.ok_or(LoginError::Refused)?)
+            .wait()?;
+        Ok(())
+    }
+
+    fn check_pin(&self, number: &CardNumber, pin: &Pin) -> Result<PinAccepted, LoginError> {
+        let slot = self.journal.reserve_blocking()?;
+        let cell = self.cards.cell(number);
+        let pin_version = cell.read(|live| live.map_or(0, |live| live.pin_version));
+        let Some(card) = self.readers.card(number)? else {
+            return self.refuse(pin);
+        };
+        let counted = cell.write(|live| {
+            let live = live.get_or_insert(LiveCard {
+                state: card.state,
+                pin_version: 0,
+            });
+            live.state = live.state.count_try()?;
+            Some(
+                self.journal
+                    .append_update(slot, card_update(number, live.state, &cell)),
+            )
+        });
+        if counted.is_none() {
+            return self.refuse(pin);
+        }
+        let judged = self.peppers.verify(pin, &card.pin_hash, card.pepper_id);
+        let slot = self.journal.reserve_blocking()?;
+        let (accepted, update) = cell.write(|live| {
+            let live = live.as_mut().expect("the try was counted in it");
+            // A PIN that was changed while it was being judged is neither right nor wrong.
+            let changed = live.pin_version != pin_version;
+            live.state = match judged {
+                Ok(true) if !changed => live.state.after_right_pin(),
+                Ok(false) => live.state.after_wrong_pin(),
+                Ok(true) | Err(_) => live.state.take_back_try(),
+            };
+            let accepted = matches!(judged, Ok(true)) && !changed && !live.state.is_blocked();
+            (
+                accepted,
+                self.journal
+                    .append_update(slot, card_update(number, live.state, &cell)),
+            )
+        });
+        // This update is after that of the counted try, so both are durable then.
+        self.journal.update_durable(update).wait()?;
+        judged?;
+        if accepted {
+            Ok(PinAccepted {
+                card,
+                cell,
+                pin_version,
+            })
+        } else {
+            Err(LoginError::Refused)
+        }
+    }
+
     /// The answer to a card that is unknown or blocked, after the work of a PIN check.
-    fn refuse(&self, pin: &Pin) -> Result<Login, LoginError> {
+    fn refuse(&self, pin: &Pin) -> Result<PinAccepted, LoginError> {
         self.peppers
             .verify(pin, &self.decoy_hash, self.peppers.newest())?;
         Err(LoginError::Refused)
@@ -333,6 +386,22 @@ impl Bank {
     pub fn close(&self) -> Result<(), JournalError> {
         self.readers.close();
         self.journal.close()
+    }
+}
+
+/// A card whose PIN was right.
+struct PinAccepted {
+    card: Card,
+    cell: Arc<CardCell>,
+    /// Which of the card's PINs it was.
+    pin_version: u32,
+}
+
+fn card_update(number: &CardNumber, state: CardState, cell: &Arc<CardCell>) -> Update {
+    Update::Card {
+        number: number.clone(),
+        state,
+        _cell: Arc::clone(cell),
     }
 }
 
@@ -711,6 +780,73 @@ mod tests {
             assert!(bank.login(&card, &Pin::new(b"9999").unwrap()).is_err());
         }
         assert!(session.is_blocked());
+    }
+
+    #[test]
+    fn a_changed_pin_is_the_only_one_from_then_on() {
+        let site = Site::new();
+        let card: CardNumber = "1".parse().unwrap();
+        let pin = |digits: &str| Pin::new(digits.as_bytes()).unwrap();
+        let bank = site.open();
+        let session = bank.login(&card, &pin("0001")).unwrap();
+        assert!(matches!(
+            bank.change_pin(&session, &pin("1111"), &pin("2468")),
+            Err(LoginError::Refused)
+        ));
+        bank.change_pin(&session, &pin("0001"), &pin("246813579024"))
+            .unwrap();
+        assert!(matches!(
+            bank.login(&card, &pin("0001")),
+            Err(LoginError::Refused)
+        ));
+        drop((session, bank)); // As in a crash.
+        let bank = site.open();
+        assert!(matches!(
+            bank.login(&card, &pin("0001")),
+            Err(LoginError::Refused)
+        ));
+        let session = bank.login(&card, &pin("246813579024")).unwrap();
+        for _ in 0..3 {
+            assert!(!session.is_blocked());
+            assert!(bank.change_pin(&session, &pin("0001"), &pin("1357")).is_err());
+        }
+        assert!(session.is_blocked(), "guessing the old PIN counts as at a login");
+        assert!(
+            bank.change_pin(&session, &pin("246813579024"), &pin("1357"))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn of_two_changes_at_once_from_the_same_pin_one_wins() {
+        let site = Site::new();
+        let bank = site.open();
+        let card: CardNumber = "1".parse().unwrap();
+        let pin = |digits: &str| Pin::new(digits.as_bytes()).unwrap();
+        for round in 0..20 {
+            let (was, new) = (
+                format!("{round:04}"),
+                [format!("{:04}", round + 1), format!("{:04}", round + 5001)],
+            );
+            if round == 0 {
+                let session = bank.login(&card, &pin("0001")).unwrap();
+                bank.change_pin(&session, &pin("0001"), &pin(&was)).unwrap();
+            }
+            let session = bank.login(&card, &pin(&was)).unwrap();
+            let won: Vec<bool> = std::thread::scope(|scope| {
+                let changes = new.each_ref().map(|new| {
+                    let (bank, session, was, new) = (&bank, &session, pin(&was), pin(new));
+                    scope.spawn(move || bank.change_pin(session, &was, &new).is_ok())
+                });
+                changes.map(|change| change.join().unwrap()).to_vec()
+            });
+            assert_eq!(won.iter().filter(|&&won| won).count(), 1, "round {round}");
+            let winner = if won[0] { &new[0] } else { &new[1] };
+            let session = bank.login(&card, &pin(winner)).unwrap();
+            if winner != &new[0] {
+                bank.change_pin(&session, &pin(winner), &pin(&new[0])).unwrap();
+            }
+        }
     }
 
     #[test]

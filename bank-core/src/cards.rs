@@ -9,10 +9,20 @@ use crate::card::CardState;
 use crate::ids::CardNumber;
 use crate::shared_cell::SharedCell;
 
-/// A card's state, `None` until it was read from the bank file. Whoever finds none reads the file *after* it has
+/// What is kept of a card while it is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LiveCard {
+    /// What logging in changes.
+    pub(crate) state: CardState,
+    /// How often the PIN was changed since this cell was made: tells whether a PIN that was judged is still the
+    /// card's.
+    pub(crate) pin_version: u32,
+}
+
+/// A card in use, `None` until it was read from the bank file. Whoever finds none reads the file *after* it has
 /// the cell, so that what it reads is no older than the last update of an earlier cell: an update holds its
 /// cell until it is durable.
-pub(crate) type CardCell = SharedCell<Option<CardState>>;
+pub(crate) type CardCell = SharedCell<Option<LiveCard>>;
 
 /// The one live cell of each card that is in use. A bank may have millions of cards; here are only those with
 /// a session, a login or an update under way.
@@ -63,7 +73,12 @@ mod tests {
         let cards = Cards::default();
         let (first, second) = (cards.cell(&number(&"Ken")), cards.cell(&number(&"Ken")));
         assert!(Arc::ptr_eq(&first, &second));
-        first.write(|state| *state = Some(CardState::FRESH));
+        first.write(|live| {
+            *live = Some(LiveCard {
+                state: CardState::FRESH,
+                pin_version: 0,
+            });
+        });
         drop((first, second));
         assert_eq!(
             cards.cell(&number(&"Ken")).read(|state| *state),

@@ -16,15 +16,15 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::bank_file::BankFileError;
 use crate::card::CardState;
+use crate::cards::CardCell;
 use crate::durable::{Durable, DurableMark, JournalError, block_on};
 use crate::ids::{CardNumber, Lsn};
 use crate::limits::JOURNAL_QUEUE_ENTRIES;
 use crate::row::Row;
-use crate::shared_cell::SharedCell;
 use crate::terminal::Terminal;
 
 /// Where the journal's groups go. The bank file is one; tests have others, which fail or wait on demand.
-pub trait Store: Send + 'static {
+pub(crate) trait Store: Send + 'static {
     /// Makes the batch durable, whole or not at all.
     ///
     /// # Errors
@@ -46,12 +46,12 @@ pub trait Store: Send + 'static {
 }
 
 /// Entries that become durable together.
-#[derive(Debug, Default)]
-pub struct Batch {
+#[derive(Default)]
+pub(crate) struct Batch {
     /// Journal rows, dense in Lsn.
-    pub rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
     /// Other changes to the bank file, in the order in which they were made.
-    pub updates: Vec<Update>,
+    pub(crate) updates: Vec<Update>,
 }
 
 impl Batch {
@@ -65,9 +65,8 @@ impl Batch {
     }
 }
 
-/// A change to the bank file that moves no money.
-#[derive(Debug)]
-pub enum Update {
+/// A change to the bank file that moves no money. It holds the shadow of a secret, so it has no `Debug`.
+pub(crate) enum Update {
     /// A card's tries or status.
     Card {
         /// Which card.
@@ -76,7 +75,18 @@ pub enum Update {
         state: CardState,
         /// The card's cell, kept until the update is durable: whoever asks for the card before gets this
         /// cell, and not a reading of the file as it was.
-        cell: Arc<SharedCell<Option<CardState>>>,
+        _cell: Arc<CardCell>,
+    },
+    /// A card's new PIN.
+    Pin {
+        /// Which card.
+        number: CardNumber,
+        /// The PIN's hash, as a PHC string.
+        pin_hash: String,
+        /// The pepper that the hash was made with.
+        pepper_id: u32,
+        /// As above.
+        _cell: Arc<CardCell>,
     },
     /// A terminal seen for the first time.
     Terminal(Terminal),
@@ -92,13 +102,11 @@ pub struct UpdateNumber(u64);
 pub struct Slot(SemaphoreGuardArc);
 
 /// The journal of an open bank.
-#[derive(Debug)]
 pub struct Journal {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Debug)]
 struct Shared {
     slots: Arc<Semaphore>,
     queue: Mutex<Queue>,
@@ -111,7 +119,6 @@ struct Shared {
     end: OnceLock<JournalError>,
 }
 
-#[derive(Debug)]
 struct Queue {
     batch: Batch,
     last_lsn: Lsn,
@@ -120,7 +127,7 @@ struct Queue {
 
 impl Journal {
     /// Starts the journal's thread on a store whose newest row is `last_lsn`.
-    pub fn start(store: impl Store, last_lsn: Lsn) -> Journal {
+    pub(crate) fn start(store: impl Store, last_lsn: Lsn) -> Journal {
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(JOURNAL_QUEUE_ENTRIES)),
             queue: Mutex::new(Queue {
@@ -178,7 +185,7 @@ impl Journal {
 
     /// Gives the row its place, the next one, and gives that back. The order of appends is the order of Lsns,
     /// so whoever appends under an account's lock has that account's rows in order.
-    pub fn append(&self, slot: Slot, mut row: Row) -> Lsn {
+    pub(crate) fn append(&self, slot: Slot, mut row: Row) -> Lsn {
         slot.0.forget();
         let mut queue = self.shared.queue.lock();
         row.lsn = queue.last_lsn.next();
@@ -193,7 +200,7 @@ impl Journal {
     }
 
     /// Appends a change that is no row.
-    pub fn append_update(&self, slot: Slot, update: Update) -> UpdateNumber {
+    pub(crate) fn append_update(&self, slot: Slot, update: Update) -> UpdateNumber {
         slot.0.forget();
         let mut queue = self.shared.queue.lock();
         queue.last_update += 1;

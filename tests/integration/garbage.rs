@@ -243,6 +243,38 @@ fn half_a_frame_and_a_cut_is_not_executed() {
     bench.end();
 }
 
+/// A byte at a time, between which the honest customer is served: a drip takes nobody's turn.
+#[test]
+fn a_slow_drip_delays_nobody() {
+    let mut bench = Bench::new(&[]);
+    let mut drip = bench.server.socket();
+    let mut ping = Vec::new();
+    encode(
+        &Request {
+            id: 7,
+            body: RequestBody::Ping,
+        },
+        &mut ping,
+    );
+    for byte in hello().into_iter().chain(ping) {
+        drip.write_all(&[byte]).unwrap();
+        bench.honest_goes_on();
+    }
+    assert!(matches!(
+        decode(&read_frame(&mut drip)),
+        Ok(Greeting::Welcome { .. })
+    ));
+    assert!(matches!(
+        decode(&read_frame(&mut drip)),
+        Ok(Reply {
+            id: 7,
+            body: ReplyBody::Pong { .. },
+            ..
+        })
+    ));
+    bench.end();
+}
+
 #[test]
 fn a_client_that_pipelines_and_leaves_has_its_requests_done() {
     let bench = Bench::new(&[]);
@@ -309,6 +341,11 @@ fn requests_out_of_place_are_refused_and_the_session_goes_on() {
     let (txn_id, v4) = (TxnId::generate().to_bytes(), [0x44; 16]);
     assert_eq!(ask(RequestBody::Balance), Some(ErrorCode::NotLoggedIn));
     assert_eq!(ask(RequestBody::Logout), Some(ErrorCode::NotLoggedIn));
+    let change = RequestBody::ChangePin {
+        old: secret("0001"),
+        new: secret("0002"),
+    };
+    assert_eq!(ask(change), Some(ErrorCode::NotLoggedIn));
     assert_eq!(
         ask(RequestBody::Deposit { txn_id, amount: 5 }),
         Some(ErrorCode::NotLoggedIn)
@@ -379,13 +416,17 @@ fn requests_out_of_place_are_refused_and_the_session_goes_on() {
             txn_id,
             amount: 5,
         },
-        RequestBody::ChangePin {
-            old: secret("0001"),
-            new: secret("0002"),
-        },
     ] {
         assert_eq!(ask(body), Some(ErrorCode::NotSupported), "{body:?}");
     }
+    let change = |old, new| RequestBody::ChangePin {
+        old: secret(old),
+        new: secret(new),
+    };
+    assert_eq!(ask(change("0001", "12")), Some(ErrorCode::InvalidPin));
+    assert_eq!(ask(change("", "1234")), Some(ErrorCode::LoginRefused));
+    assert_eq!(ask(change("0002", "1234")), Some(ErrorCode::LoginRefused));
+    assert_eq!(ask(change("0001", "0001")), None);
     assert_eq!(ask(RequestBody::Statement { lines: u16::MAX }), None);
     assert_eq!(ask(RequestBody::Logout), None);
     assert_eq!(ask(RequestBody::Balance), Some(ErrorCode::NotLoggedIn));

@@ -309,3 +309,27 @@ fn a_card_is_blocked_after_three_wrong_pins_for_good() {
         "a crash does not unblock it"
     );
 }
+
+#[test]
+fn a_blocked_card_ends_its_sessions_and_a_changed_pin_does_not() {
+    let bank = TestBank::load(ACCOUNTS);
+    let server = bank.serve();
+    let (mut first, mut second) = (server.login("Ken", "2468"), server.login("Ken", "2468"));
+    first.change_pin("2468", "975310").unwrap();
+    assert!(second.balance().is_ok(), "who was let in by the old PIN stays");
+    assert_eq!(ask(&server, "Ken", "2468", &["balance"]).0, Some(4));
+    for pin in ["1111", "2222", "3333"] {
+        assert_eq!(ask(&server, "Ken", pin, &["balance"]).0, Some(4));
+    }
+    for session in [&mut first, &mut second] {
+        let ended = session.balance().unwrap_err();
+        assert_eq!(ended.code(), Some(bank_core::protocol::ErrorCode::SessionEnded));
+        let after = session.balance().unwrap_err();
+        assert_eq!(after.code(), Some(bank_core::protocol::ErrorCode::NotLoggedIn));
+    }
+    assert_eq!(
+        ask(&server, "Jill", "1357", &["balance"]).0,
+        Some(0),
+        "the joint account's other card is its own"
+    );
+}

@@ -245,7 +245,7 @@ fn write_update(connection: &Connection, update: &Update) -> rusqlite::Result<()
         Update::Card {
             number,
             state,
-            cell: _,
+            _cell: _,
         } => connection
             .prepare_cached("UPDATE cards SET tries = ?2, status = ?3 WHERE card = ?1")?
             .execute(params![
@@ -253,6 +253,14 @@ fn write_update(connection: &Connection, update: &Update) -> rusqlite::Result<()
                 state.tries,
                 card_status_name(state.status)
             ]),
+        Update::Pin {
+            number,
+            pin_hash,
+            pepper_id,
+            _cell: _,
+        } => connection
+            .prepare_cached("UPDATE cards SET pin_hash = ?2, pepper_id = ?3 WHERE card = ?1")?
+            .execute(params![number.as_str(), pin_hash, pepper_id]),
         Update::Terminal(terminal) => connection
             .prepare_cached("INSERT OR IGNORE INTO terminals (terminal, registered) VALUES (?1, ?2)")?
             .execute(params![terminal.id.as_str(), terminal.registered.millis()]),

@@ -92,6 +92,8 @@ error_codes! {
     TimedOut = 115, "timed_out", "68";
     /// Something is wrong with the bank itself; its log says what.
     InternalError = 116, "internal_error", "96";
+    /// A new PIN is not 4 to 12 digits.
+    InvalidPin = 117, "invalid_pin", "12";
 }
 
 impl ErrorCode {
