@@ -1,6 +1,6 @@
 //! What many accounts cost.
 
-use atm_tests::opening;
+use atm_tests::stress::opening;
 
 #[test]
 fn an_account_costs_less_than_300_bytes() {

@@ -3,7 +3,7 @@
 //! Nothing here waits by sleeping: a server is ready when it says so, and gone when its process is.
 
 pub mod fault_vfs;
-pub mod opening;
+pub mod stress;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -142,6 +142,16 @@ impl TestBank {
         self.serve_with(&[])
     }
 
+    /// Serves the bank on a free port with the log that an operator would have, for measuring.
+    pub fn serve_quietly(&self) -> Server {
+        let mut command = Command::new(program("atm-server"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .env("ATM_BANK", self.path())
+            .env("ATM_LOG", "warn");
+        Server::start(command)
+    }
+
     /// Serves the bank on a free port, with further arguments.
     pub fn serve_with(&self, arguments: &[&str]) -> Server {
         let mut command = Command::new(program("atm-server"));
@@ -167,8 +177,10 @@ impl Server {
     /// # Panics
     /// If it ends before.
     pub fn start(mut command: Command) -> Server {
+        if command.get_envs().all(|(name, _)| name != "ATM_LOG") {
+            command.env("ATM_LOG", "debug");
+        }
         let mut process = command
-            .env("ATM_LOG", "debug")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,11 +1,16 @@
 //! The stress harness: for an engineer who wants figures, and does not take ours.
 
-use atm_tests::opening;
+use std::process::ExitCode;
+
+use atm_tests::stress::{bench, echo, opening, run};
 use clap::{Parser, Subcommand};
 
-/// Measures the bank server on this machine.
+/// Loads the bank server, measures it, and checks that the money is all there.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 the money is all there, 1 it is not, or the load could not be made, 2 wrong usage."
+)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -13,16 +18,37 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Put a load on a server, tell throughput and latency, and check that the money is conserved
+    Run(run::RunArgs),
+    /// Measure the bank beside a bare echo server with the same frames, in one run
+    Bench(bench::BenchArgs),
     /// Generate a bank, open it, and say how long that took and how much memory an account costs
     Open {
         /// How many accounts
         #[arg(long, value_name = "N", default_value_t = 1_000_000)]
         accounts: u64,
     },
+    /// Be the echo server of `bench`
+    #[command(hide = true)]
+    Echo,
 }
 
-fn main() {
-    match Args::parse().command {
-        Command::Open { accounts } => println!("{}", opening::measure(accounts)),
+fn main() -> ExitCode {
+    let conserved = match Args::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Bench(args) => bench::run(&args).map(|()| true),
+        Command::Open { accounts } => {
+            println!("{}", opening::measure(accounts));
+            Ok(true)
+        }
+        Command::Echo => echo::serve().map(|()| true).map_err(Into::into),
+    };
+    match conserved {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("atm-stress: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
