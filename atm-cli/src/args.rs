@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bank_core::{AccountId, CardNumber, TerminalId, TxnId};
 use clap::{Parser, Subcommand};
 
-/// An ATM terminal for scripts: one command, one answer.
+/// An ATM terminal: a menu for people and, with a command, one answer for a script.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 #[command(
@@ -32,14 +32,25 @@ pub struct Args {
         global = true
     )]
     pub terminal: TerminalId,
-    /// What to do.
+    /// What to do; without a command, the menu is opened.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// One question to the bank.
+    #[command(flatten)]
+    OneShot(OneShot),
+    /// Try it all: a sample bank, a server and this terminal, in one process that leaves nothing behind
+    #[cfg(feature = "demo")]
+    Demo,
+}
+
+/// A question to the bank with one answer.
+#[derive(Debug, Subcommand)]
+pub enum OneShot {
     /// Show the balance
     Balance(CardArgs),
     /// Deposit an amount
@@ -101,14 +112,14 @@ pub struct StatementArgs {
     pub lines: u16,
 }
 
-impl Command {
+impl OneShot {
     /// Whose account, and how to answer.
     pub fn card(&self) -> &CardArgs {
         match self {
-            Command::Balance(card) => card,
-            Command::Deposit(args) | Command::Withdraw(args) => &args.card,
-            Command::Transfer(args) => &args.amount.card,
-            Command::Statement(args) => &args.card,
+            OneShot::Balance(card) => card,
+            OneShot::Deposit(args) | OneShot::Withdraw(args) => &args.card,
+            OneShot::Transfer(args) => &args.amount.card,
+            OneShot::Statement(args) => &args.card,
         }
     }
 }

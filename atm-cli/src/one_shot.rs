@@ -8,13 +8,13 @@ use std::process::ExitCode;
 use bank_core::limits::MAX_PIN_DIGITS;
 use bank_core::money::MoneyError;
 use bank_core::protocol::{ErrorCode, Receipt};
-use bank_core::row::{Contra, Kind};
-use bank_core::{Currency, Money, Timestamp, TxnId};
+use bank_core::{Currency, Money, TerminalId, Timestamp, TxnId};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::args::{AmountArgs, Args, Command};
+use crate::args::{AmountArgs, OneShot};
 use crate::client::{Balance, Client, ClientError, Customer, Outcome, StatementLine};
+use crate::words::{code_name, kind, other_side, plain};
 
 /// How a command ended, as its exit code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +87,9 @@ struct Answer {
 }
 
 /// Runs one command: the answer goes to standard output, what went wrong to standard error.
-pub fn run(args: &Args) -> Ended {
-    let as_json = args.command.card().json;
-    let (ended, out) = match ask(args) {
+pub fn run(server: &str, terminal: TerminalId, command: &OneShot) -> Ended {
+    let as_json = command.card().json;
+    let (ended, out) = match ask(server, terminal, command) {
         Ok(answer) => (
             answer.ended,
             if as_json {
@@ -118,21 +118,21 @@ pub fn run(args: &Args) -> Ended {
     ended
 }
 
-fn ask(args: &Args) -> Result<Answer, OneShotError> {
-    let card = args.command.card();
+fn ask(server: &str, terminal: TerminalId, command: &OneShot) -> Result<Answer, OneShotError> {
+    let card = command.card();
     let pin = read_pin(&card.pin_file)
         .map_err(|error| OneShotError::PinFile(card.pin_file.display().to_string(), error))?;
-    let mut client = Client::connect(&args.server, args.terminal)?;
+    let mut client = Client::connect(server, terminal)?;
     let customer = client.login(&card.card, &pin)?;
     drop(pin);
-    let answer = match &args.command {
-        Command::Balance(_) => Ok(balance(client.balance()?)),
-        Command::Deposit(amount) => transact(&customer, amount, |id, sum| client.deposit(id, sum)),
-        Command::Withdraw(amount) => transact(&customer, amount, |id, sum| client.withdraw(id, sum)),
-        Command::Transfer(args) => transact(&customer, &args.amount, |id, sum| {
+    let answer = match command {
+        OneShot::Balance(_) => Ok(balance(client.balance()?)),
+        OneShot::Deposit(amount) => transact(&customer, amount, |id, sum| client.deposit(id, sum)),
+        OneShot::Withdraw(amount) => transact(&customer, amount, |id, sum| client.withdraw(id, sum)),
+        OneShot::Transfer(args) => transact(&customer, &args.amount, |id, sum| {
             client.transfer(id, args.to, sum)
         }),
-        Command::Statement(args) => {
+        OneShot::Statement(args) => {
             let (balance, lines) = client.statement(args.lines)?;
             Ok(statement(balance, &lines))
         }
@@ -266,29 +266,4 @@ fn statement_line(currency: Currency, line: &StatementLine) -> String {
     let (amount, balance) = (currency.format(line.amount), currency.format(line.balance));
     let (time, kind, other) = (line.time.to_string(), kind(line), other_side(line));
     format!("{time}  {kind:<10}  {amount:>14}  {balance:>14}  {other}{declined}")
-}
-
-fn kind(line: &StatementLine) -> String {
-    Kind::from_number(line.kind).map_or_else(|| format!("kind {}", line.kind), |kind| kind.name().to_owned())
-}
-
-fn code_name(line: &StatementLine) -> String {
-    match line.outcome {
-        0 => "approved".into(),
-        code => ErrorCode::from_number(code).map_or_else(|| code.to_string(), |code| code.name().into()),
-    }
-}
-
-fn other_side(line: &StatementLine) -> String {
-    match Contra::from_number(line.contra) {
-        Some(Contra::System(system)) => system.name().to_owned(),
-        _ => line.contra.to_string(),
-    }
-}
-
-/// A text from elsewhere without what could drive the terminal it is shown on.
-fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }

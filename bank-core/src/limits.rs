@@ -122,6 +122,12 @@ pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// For a reply to a client's request. Longer than the server's own bounds for a busy disk.
 pub const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 
+/// First and longest pause before a terminal tries again to reach the bank.
+pub const RECONNECT_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+
+/// Lines of a mini-statement: what fits on a terminal's screen and a receipt.
+pub const MINI_STATEMENT_LINES: u16 = 10;
+
 // --- files that a person gives us -------------------------------------------------------------------
 
 /// Bytes of the longest list of accounts: it is checked as a whole, and so held in memory as a whole.

@@ -7,6 +7,7 @@ mod fault_vfs;
 mod faults;
 mod garbage;
 mod house_rules;
+mod menu;
 mod one_shot;
 mod opening;
 mod poison;

@@ -1,0 +1,34 @@
+//! What the bank says, in words that a person or a script can read.
+
+use bank_core::protocol::ErrorCode;
+use bank_core::row::{Contra, Kind};
+
+use crate::client::StatementLine;
+
+/// What a line records.
+pub(crate) fn kind(line: &StatementLine) -> String {
+    Kind::from_number(line.kind).map_or_else(|| format!("kind {}", line.kind), |kind| kind.name().to_owned())
+}
+
+/// What became of it, as scripts know it.
+pub(crate) fn code_name(line: &StatementLine) -> String {
+    match line.outcome {
+        0 => "approved".into(),
+        code => ErrorCode::from_number(code).map_or_else(|| code.to_string(), |code| code.name().into()),
+    }
+}
+
+/// The account or the bank's own account on the other side.
+pub(crate) fn other_side(line: &StatementLine) -> String {
+    match Contra::from_number(line.contra) {
+        Some(Contra::System(system)) => system.name().to_owned(),
+        _ => line.contra.to_string(),
+    }
+}
+
+/// A text from elsewhere without what could drive the terminal it is shown on.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
