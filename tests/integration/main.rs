@@ -14,4 +14,5 @@ mod poison;
 mod readme;
 mod secrets;
 mod shutdown;
+mod stress;
 mod verify;

@@ -158,7 +158,7 @@ pub enum LoadError {
     Frame(#[from] FrameError),
     /// The server refused something.
     #[error(
-        "{doing}: {message} (the load needs a bank made by \"atm-server generate\", with at least --accounts accounts)"
+        "{doing}: {message} (the load needs a bank of \"atm-server generate\" with at least --cards accounts)"
     )]
     Refused {
         /// What was being done.
