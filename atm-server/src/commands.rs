@@ -67,6 +67,11 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> Ended {
     Ended::Failed
 }
 
+/// Tells a result. It is done whether or not anybody is left to read that.
+fn say(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("ATM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
@@ -105,10 +110,10 @@ fn load(args: LoadArgs) -> Result<Ended, Error> {
     };
     let (accounts, cards) = (list.accounts.len(), list.cards.len());
     if args.dry_run {
-        println!(
+        say(format_args!(
             "{} is good: {accounts} accounts, {cards} cards; nothing was written",
             args.list.display()
-        );
+        ));
         return Ok(Ended::Done);
     }
     if args.append {
@@ -129,10 +134,10 @@ fn load(args: LoadArgs) -> Result<Ended, Error> {
             args.pin_profile.map_or(PinProfile::Standard, PinProfile::from),
         )?;
     }
-    println!(
+    say(format_args!(
         "loaded {accounts} accounts and {cards} cards into {}",
         paths.bank.display()
-    );
+    ));
     Ok(Ended::Done)
 }
 
@@ -166,7 +171,11 @@ fn generate(args: GenerateArgs) -> Result<Ended, Error> {
     let currency = Currency::from_code(&args.currency)?;
     let list = AccountList::generate(args.accounts, currency, currency.parse(&args.balance)?);
     create(&paths, args.replace, list, args.pin_profile.into())?;
-    println!("generated {} accounts in {}", args.accounts, paths.bank.display());
+    say(format_args!(
+        "generated {} accounts in {}",
+        args.accounts,
+        paths.bank.display()
+    ));
     Ok(Ended::Done)
 }
 
@@ -245,7 +254,7 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
         )
     })?;
     tracing::info!(bank = %config.paths.bank.display(), accounts = bank.account_count(), lsn = %bank.journal().durable_lsn(), "opened");
-    println!("listening on {}", listener.local_addr()?);
+    say(format_args!("listening on {}", listener.local_addr()?));
     if io::stdin().is_terminal() {
         eprintln!("Press Enter to stop.");
     }

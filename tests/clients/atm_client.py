@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from typing import NamedTuple, Self, TypeVar
 
 # ---- Values ----
@@ -90,7 +91,6 @@ class Reader:
 
 # ---- Requests, laid out as the table of the page ----
 
-# fmt: off
 def ping() -> bytes: return varint(0)
 def login(card: str, pin: str) -> bytes: return varint(1) + text(card) + text(pin)
 def logout() -> bytes: return varint(2)
@@ -103,7 +103,6 @@ def resolve(account: int, txn: bytes) -> bytes: return varint(8) + varint(accoun
 def advice(account: int, txn: bytes, amount: int) -> bytes: return varint(9) + varint(account) + txn + zigzag(amount)
 def statement(lines: int) -> bytes: return varint(10) + varint(lines)
 def change_pin(pin: str, new: str) -> bytes: return varint(11) + text(pin) + text(new)
-# fmt: on
 
 
 def hello(terminal: str, version: int = 1, secret: bytes | None = None) -> bytes:
@@ -139,23 +138,20 @@ class Refused(Error):
 
     def __init__(self, code: int, oldest: int, newest: int, message: str) -> None:
         super().__init__(code, message)
-        self.oldest, self.newest = oldest, newest
+        self.args, self.oldest, self.newest = (code, oldest, newest, message), oldest, newest
 
 
 Body = Pong | LoggedIn | LoggedOut | Balance | Approved | Declined | Statement | PinChanged | Error
 Reply = NamedTuple("Reply", [("id", int), ("row", int), ("body", Body)])
-T = TypeVar("T")
 
 
 def read_welcome(body: bytes) -> Welcome | Refused:
     r = Reader(body)
-    form, answer = r.uint(32), None
-    if form == 0:
-        answer = Welcome(r.uint(16), r.i64(), r.uint(32), r.uint(32))
-    elif form == 1:
-        answer = Refused(r.uint(16), r.uint(16), r.uint(16), r.text())
-    else:
-        raise Malformed(f"a handshake of form {form}")
+    answer: Welcome | Refused
+    match r.uint(32):
+        case 0: answer = Welcome(r.uint(16), r.i64(), r.uint(32), r.uint(32))
+        case 1: answer = Refused(r.uint(16), r.uint(16), r.uint(16), r.text())
+        case form: raise Malformed(f"a handshake of form {form}")
     r.end()
     return answer
 
@@ -248,3 +244,114 @@ class Connection:
         if isinstance(reply.body, Error):
             raise reply.body
         return reply
+
+
+# ---- The program ----
+
+E = TypeVar("E", bound=Exception)
+TXN = bytes.fromhex("017f22e279b07cc398c4dc0c0c07398f")
+THEN = 1_645_557_742_000
+GOLDEN_SENT = [
+    ("41544d42 01 05 41544d2d31 00", hello("ATM-1")),
+    ("41544d42 01 05 41544d2d31 01 02 cafe", hello("ATM-1", secret=b"\xca\xfe")),
+    ("07 00", varint(7) + ping()),
+    ("07 01 03 4b656e 04 32343638", varint(7) + login("Ken", "2468")),
+    ("07 02", varint(7) + logout()),
+    ("07 03", varint(7) + balance()),
+    ("07 04 TXN a01f", varint(7) + deposit(TXN, 2000)),
+    ("07 05 TXN a01f", varint(7) + withdraw(TXN, 2000)),
+    ("07 06 TXN ea07 a01f", varint(7) + transfer(TXN, 1002, 2000)),
+    ("07 07 e907 TXN", varint(7) + reverse(1001, TXN)),
+    ("07 08 e907 TXN", varint(7) + resolve(1001, TXN)),
+    ("07 09 e907 TXN a01f", varint(7) + advice(1001, TXN, 2000)),
+    ("07 0a 0a", varint(7) + statement(10)),
+    ("07 0b 04 32343638 04 31333537", varint(7) + change_pin("2468", "1357")),
+    ("ac02 9f1f", varint(300) + zigzag(-2000)),
+]
+RECEIPT = Receipt(TXN, THEN, -2000, 10_050, "USD")
+LINE = Line(300, THEN, 2, 0, -2000, 10_050, -1, "ATM-1", TXN)
+GOLDEN_RECEIVED: list[tuple[str, Callable[[bytes], object], object]] = [
+    ("00 01 e0e693aee45f 8008 808001", read_welcome, Welcome(1, THEN, 1024, 16_384)),
+    ("01 66 01 01 03 4e6f2e", read_welcome, Refused(102, 1, 1, "No.")),
+    ("07 00 00 e0e693aee45f", read_reply, Reply(7, 0, Pong(THEN))),
+    ("07 00 01 e907 555344 03 4b656e", read_reply, Reply(7, 0, LoggedIn(1001, "USD", "Ken"))),
+    ("07 00 02", read_reply, Reply(7, 0, LoggedOut())),
+    ("07 ac02 03 849d01 555344", read_reply, Reply(7, 300, Balance(10_050, "USD"))),
+    ("07 ac02 04 TXN e0e693aee45f 9f1f 849d01 555344", read_reply, Reply(7, 300, Approved(RECEIPT))),
+    ("07 ac02 05 04 TXN e0e693aee45f 9f1f 849d01 555344 13 496e73756666696369656e742066756e64732e",
+     read_reply, Reply(7, 300, Declined(4, RECEIPT, "Insufficient funds."))),
+    ("07 ac02 06 849d01 555344 01 ac02 e0e693aee45f 02 00 9f1f 849d01 01 05 41544d2d31 01 TXN",
+     read_reply, Reply(7, 300, Statement(10_050, "USD", [LINE]))),
+    ("07 00 07", read_reply, Reply(7, 0, PinChanged())),
+    ("07 00 08 70 05 427573792e", read_reply, Reply(7, 0, Error(112, "Busy."))),
+]
+
+
+class Mismatch(Exception):
+    """An answer is not the expected one."""
+
+
+class Script:
+    """The conversation, which ends at the first answer that is not the expected one."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self.checks, self.doing = 0, "connecting"
+        self.lines: list[Line] = []  # what the statement of account 1006 should be, the newest first
+
+    def same(self, what: str, found: object, expected: object) -> None:
+        """Compares as `repr` does, which tells types apart: LoggedOut() == PinChanged(), for both are empty tuples."""
+        self.checks += 1
+        if repr(found) != repr(expected):
+            raise Mismatch(f"{what}: expected {expected!r}, found {found!r}")
+
+    def raises(self, what: str, kind: type[E], call: Callable[[], object]) -> E:
+        self.checks, self.doing = self.checks + 1, what
+        try:
+            found = call()
+        except kind as e:
+            return e
+        raise Mismatch(f"{what}: expected {kind.__name__}, found {found!r}")
+
+    def error(self, what: str, bank: Connection, request: bytes, code: int) -> None:
+        self.same(what, self.raises(what, Error, lambda: bank.ask(request)).code, code)
+
+    def answer(self, what: str, bank: Connection, request: bytes, expected: Body) -> None:
+        self.doing = what
+        self.same(what, bank.ask(request).body, expected)
+
+    def booked(self, what: str, reply: Reply, line: Line) -> None:
+        """Checks the reply to a transaction against the statement's line that it should lead to."""
+        if isinstance(reply.body, Declined):
+            self.same(f"{what}, code", reply.body.code, line.outcome)
+        elif not isinstance(reply.body, Approved) or line.outcome:
+            raise Mismatch(f"{what}: expected outcome {line.outcome}, found {reply.body!r}")
+        receipt = reply.body.receipt
+        self.same(what, receipt, Receipt(line.txn or b"", receipt.time, line.amount, line.balance, "USD"))
+        self.same(f"{what}, has a newer row", reply.row > self.lines[0].row, True)
+        self.lines.insert(0, line._replace(row=reply.row, time=receipt.time))
+
+    def conversation(self) -> None:
+        self.golden()
+        with Connection(self.host, self.port) as ken, Connection(self.host, self.port) as jack:
+            self.first_words(ken)
+            jack.hello("PY-2")
+            self.transactions(ken, jack)
+            self.refused_requests(ken)
+            self.pipelined(ken)
+            self.another_card(ken)
+            self.new_pin(jack)
+        self.other_accounts()
+        self.broken_rules()
+
+    def golden(self) -> None:
+        def golden(spaced: str) -> bytes:
+            return bytes.fromhex(spaced.replace("TXN", TXN.hex()))
+
+        for spaced, found in GOLDEN_SENT:
+            self.same("a golden message", found.hex(), golden(spaced).hex())
+        for spaced, read, expected in GOLDEN_RECEIVED:
+            body = golden(spaced)
+            self.same(f"golden {spaced}", read(body), expected)
+            for wrong in [body + b"\0", *(body[:n] for n in range(len(body)))]:
+                self.raises(f"{wrong.hex()}, cut or lengthened", Malformed, lambda: read(wrong))

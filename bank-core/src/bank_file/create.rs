@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use super::open::{check_peppers, make_durable};
 use super::rows::{
@@ -80,18 +80,8 @@ pub fn create_bank(
         return Err(BankFileError::Exists(path.to_owned()));
     }
     let new = beside(path, "loading");
-    for leftover in [
-        new.clone(),
-        beside(&new, "journal"),
-        new.with_file_name(format!("{}-journal", file_name(&new))),
-    ] {
-        match fs::remove_file(&leftover) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(BankFileError::io(&leftover)(error));
-            }
-            _ => {}
-        }
-    }
+    // What a load that was killed left behind.
+    remove_if_there(&new)?;
     write_new(&new, security, moment, accounts, cards, written)?;
     let io = BankFileError::io(&new);
     File::open(&new).and_then(|file| file.sync_all()).map_err(&io)?;
@@ -110,21 +100,33 @@ fn file_name(path: &Path) -> String {
 }
 
 /// Empties and removes the log of the bank that is about to be replaced: SQLite would take it for the new
-/// one's. What is replaced need not be a bank that this program can read.
+/// one's. What is replaced need not be a bank of this version, nor a bank at all.
 fn retire(path: &Path) -> Result<(), BankFileError> {
-    if let Ok(old) = connect(path, Access::ReadWrite) {
-        make_durable(&old, path)?;
+    let emptied = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .map_err(BankFileError::sqlite("opening the bank that is to be replaced"))
+        .and_then(|old| make_durable(&old, path));
+    match emptied {
+        Err(BankFileError::Sqlite {
+            source: rusqlite::Error::SqliteFailure(error, _),
+            ..
+        }) if error.code == ErrorCode::NotADatabase => {}
+        other => other?,
     }
     for extension in ["-wal", "-shm"] {
-        let log = path.with_file_name(format!("{}{extension}", file_name(path)));
-        match fs::remove_file(&log) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(BankFileError::io(&log)(error));
-            }
-            _ => {}
-        }
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        remove_if_there(&path.with_file_name(name + extension))?;
     }
     sync_directory_of(path).map_err(BankFileError::io(path))
+}
+
+fn remove_if_there(path: &Path) -> Result<(), BankFileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(BankFileError::io(path)(error)),
+        _ => Ok(()),
+    }
 }
 
 fn write_new(
