@@ -93,12 +93,6 @@ pub fn create_bank(
         .map_err(&io)
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
-}
-
 /// Empties and removes the log of the bank that is about to be replaced: SQLite would take it for the new
 /// one's. What is replaced need not be a bank of this version, nor a bank at all.
 fn retire(path: &Path) -> Result<(), BankFileError> {
