@@ -10,7 +10,7 @@ use crate::bank_file::{
     BankFileError, BankFileWriter, BankLock, CheckpointPolicy, Readers, StatementLine, open_bank,
 };
 use crate::card::{Card, CardState};
-use crate::cards::{CardCell, Cards, LiveCard};
+use crate::cards::{CardCell, Cards, LiveCard, PinHash};
 use crate::durable::JournalError;
 use crate::ids::{AccountId, CardNumber, Lsn, TerminalId};
 use crate::journal::{Journal, Slot, Update, UpdateNumber};
@@ -61,7 +61,7 @@ pub struct Balance {
 }
 
 /// A customer who has shown a card and its PIN.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Login {
     /// The card.
     pub card: CardNumber,
@@ -76,7 +76,7 @@ impl Login {
     /// Whether the card has been blocked since.
     pub fn is_blocked(&self) -> bool {
         self.cell
-            .read(|live| live.is_some_and(|live| live.state.is_blocked()))
+            .read(|live| live.as_ref().is_some_and(|live| live.state.is_blocked()))
     }
 }
 
@@ -255,16 +255,19 @@ impl Bank {
             cell,
             pin_version,
         } = self.check_pin(&login.card, old)?;
-        let pin_hash = self.peppers.hash(new, self.pin_profile)?;
+        let hash = self.peppers.hash(new, self.pin_profile)?;
+        let pin = Arc::new(PinHash {
+            hash,
+            pepper_id: self.peppers.newest(),
+        });
         let slot = self.journal.reserve_blocking()?;
         let update = cell.write(|live| {
             let live = live.as_mut().filter(|live| live.pin_version == pin_version)?;
             live.pin_version += 1;
-            let pepper_id = self.peppers.newest();
+            live.changed_pin = Some(Arc::clone(&pin));
             let update = Update::Pin {
                 number: card.number,
-                pin_hash,
-                pepper_id,
+                pin,
                 _cell: Arc::clone(&cell),
             };
             Some(self.journal.append_update(slot, update))
@@ -278,25 +281,23 @@ impl Bank {
     fn check_pin(&self, number: &CardNumber, pin: &Pin) -> Result<PinAccepted, LoginError> {
         let slot = self.journal.reserve_blocking()?;
         let cell = self.cards.cell(number);
-        let pin_version = cell.read(|live| live.map_or(0, |live| live.pin_version));
         let Some(card) = self.readers.card(number)? else {
             return self.refuse(pin);
         };
         let counted = cell.write(|live| {
-            let live = live.get_or_insert(LiveCard {
-                state: card.state,
-                pin_version: 0,
-            });
+            let live = live.get_or_insert(LiveCard::new(card.state));
             live.state = live.state.count_try()?;
-            Some(
-                self.journal
-                    .append_update(slot, card_update(number, live.state, &cell)),
-            )
+            self.journal
+                .append_update(slot, card_update(number, live.state, &cell));
+            Some((live.pin_version, live.changed_pin.clone()))
         });
-        if counted.is_none() {
+        let Some((pin_version, changed_pin)) = counted else {
             return self.refuse(pin);
-        }
-        let judged = self.peppers.verify(pin, &card.pin_hash, card.pepper_id);
+        };
+        let judged = match &changed_pin {
+            Some(changed) => self.peppers.verify(pin, &changed.hash, changed.pepper_id),
+            None => self.peppers.verify(pin, &card.pin_hash, card.pepper_id),
+        };
         let slot = self.journal.reserve_blocking()?;
         let (accepted, update) = cell.write(|live| {
             let live = live.as_mut().expect("the try was counted in it");

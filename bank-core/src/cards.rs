@@ -10,13 +10,31 @@ use crate::ids::CardNumber;
 use crate::shared_cell::SharedCell;
 
 /// What is kept of a card while it is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct LiveCard {
     /// What logging in changes.
     pub(crate) state: CardState,
-    /// How often the PIN was changed since this cell was made: tells whether a PIN that was judged is still the
-    /// card's.
+    /// The PIN's hash if it was changed since this cell was made: the file may not have it yet.
+    pub(crate) changed_pin: Option<Arc<PinHash>>,
+    /// How often it was changed since: tells whether a PIN that was judged is still the card's.
     pub(crate) pin_version: u32,
+}
+
+/// A PIN's hash, and the pepper that it was made with.
+pub(crate) struct PinHash {
+    pub(crate) hash: String,
+    pub(crate) pepper_id: u32,
+}
+
+impl LiveCard {
+    /// A card as the file has it.
+    pub(crate) const fn new(state: CardState) -> LiveCard {
+        LiveCard {
+            state,
+            changed_pin: None,
+            pin_version: 0,
+        }
+    }
 }
 
 /// A card in use, `None` until it was read from the bank file. Whoever finds none reads the file *after* it has
@@ -26,7 +44,7 @@ pub(crate) type CardCell = SharedCell<Option<LiveCard>>;
 
 /// The one live cell of each card that is in use. A bank may have millions of cards; here are only those with
 /// a session, a login or an update under way.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Cards {
     cells: DashMap<CardNumber, Weak<CardCell>>,
     sweep_at: Mutex<usize>,
@@ -74,15 +92,11 @@ mod tests {
         let (first, second) = (cards.cell(&number(&"Ken")), cards.cell(&number(&"Ken")));
         assert!(Arc::ptr_eq(&first, &second));
         first.write(|live| {
-            *live = Some(LiveCard {
-                state: CardState::FRESH,
-                pin_version: 0,
-            });
+            *live = Some(LiveCard::new(CardState::FRESH));
         });
         drop((first, second));
-        assert_eq!(
-            cards.cell(&number(&"Ken")).read(|state| *state),
-            None,
+        assert!(
+            cards.cell(&number(&"Ken")).read(Option::is_none),
             "a new user reads the file again"
         );
     }

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::bank_file::BankFileError;
 use crate::card::CardState;
-use crate::cards::CardCell;
+use crate::cards::{CardCell, PinHash};
 use crate::durable::{Durable, DurableMark, JournalError, block_on};
 use crate::ids::{CardNumber, Lsn};
 use crate::limits::JOURNAL_QUEUE_ENTRIES;
@@ -81,10 +81,8 @@ pub(crate) enum Update {
     Pin {
         /// Which card.
         number: CardNumber,
-        /// The PIN's hash, as a PHC string.
-        pin_hash: String,
-        /// The pepper that the hash was made with.
-        pepper_id: u32,
+        /// What it is now.
+        pin: Arc<PinHash>,
         /// As above.
         _cell: Arc<CardCell>,
     },

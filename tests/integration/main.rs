@@ -12,6 +12,7 @@ mod one_shot;
 mod opening;
 mod poison;
 mod readme;
+mod second_client;
 mod secrets;
 mod shutdown;
 mod stress;

@@ -255,12 +255,11 @@ fn write_update(connection: &Connection, update: &Update) -> rusqlite::Result<()
             ]),
         Update::Pin {
             number,
-            pin_hash,
-            pepper_id,
+            pin,
             _cell: _,
         } => connection
             .prepare_cached("UPDATE cards SET pin_hash = ?2, pepper_id = ?3 WHERE card = ?1")?
-            .execute(params![number.as_str(), pin_hash, pepper_id]),
+            .execute(params![number.as_str(), pin.hash, pin.pepper_id]),
         Update::Terminal(terminal) => connection
             .prepare_cached("INSERT OR IGNORE INTO terminals (terminal, registered) VALUES (?1, ?2)")?
             .execute(params![terminal.id.as_str(), terminal.registered.millis()]),
