@@ -86,7 +86,7 @@ impl DurableMark {
     }
 }
 
-/// Waits until an entry is durable; made by [`crate::Journal::durable`].
+/// Waits until an entry is durable; made by [`crate::journal::Journal::durable`].
 ///
 /// The entry's fate does not depend on this future: dropping it forgets the wait and nothing else.
 #[derive(Debug)]

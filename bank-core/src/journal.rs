@@ -90,7 +90,7 @@ pub(crate) enum Update {
     Terminal(Terminal),
 }
 
-/// The place of an [`Update`] among all updates since the bank was opened.
+/// The place of an update of a card or terminal among all updates since the bank was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UpdateNumber(u64);
 
