@@ -214,10 +214,15 @@ fn outcome_answer(currency: Currency, id: TxnId, outcome: &Outcome) -> Answer {
     };
     let (amount, balance) = (sum(receipt.amount), sum(receipt.balance));
     let time = Timestamp::from_millis(receipt.time);
+    let heading = if ended == Ended::Approved {
+        ""
+    } else {
+        "DECLINED: "
+    };
     Answer {
         ended,
         text: format!(
-            "{message} {amount} {currency}, balance {balance} {currency}\ntransaction {id}, row {lsn}, {time} UTC"
+            "{heading}{message} {amount} {currency}, balance {balance} {currency}\ntransaction {id}, row {lsn}, {time} UTC"
         ),
         json: json!({
             "outcome": name, "code": code, "message": message, "amount": amount, "balance": balance,

@@ -70,7 +70,7 @@ enum Action {
 impl Terminal<'_> {
     fn serve_customers(&mut self) -> Result<(), NoAnswer> {
         say("Welcome to the bank!");
-        let mut client = self.connect();
+        let mut client = self.connect()?;
         loop {
             let (card, pin) = loop {
                 let Some(card) = self.ask_card()? else {
@@ -82,14 +82,18 @@ impl Terminal<'_> {
                     Err(NoAnswer::Quit) => return Err(NoAnswer::Quit),
                 }
             };
-            let customer = loop {
-                match client.login(&card, &pin) {
-                    // Nothing was asked of the bank yet but who this is, so it may be asked again. An idle
-                    // connection is closed after some minutes, and a customer need not know.
-                    Err(error) if ends_connection(&error) => client = self.connect(),
-                    other => break other,
-                }
-            };
+            if let Err(error) = Pin::new(pin.as_bytes()) {
+                say(&format!("Sorry, {error}."));
+                continue;
+            }
+            let mut customer = client.login(&card, &pin);
+            // An idle connection is closed by the bank after some minutes, which a customer need not know. Only
+            // then is a login asked for again: after any other break the try may have been counted.
+            let closed = customer.as_ref().err().and_then(ClientError::code);
+            if matches!(closed, Some(ErrorCode::TimedOut | ErrorCode::ShuttingDown)) {
+                client = self.connect()?;
+                customer = client.login(&card, &pin);
+            }
             drop(pin);
             match customer {
                 Ok(customer) => {
@@ -101,7 +105,12 @@ impl Terminal<'_> {
                     }
                     say("Goodbye!\n");
                 }
-                Err(error) => say_error(&error),
+                Err(error) => {
+                    say_error(&error);
+                    if ends_connection(&error) {
+                        client = self.connect()?;
+                    }
+                }
             }
         }
     }
@@ -121,12 +130,16 @@ impl Terminal<'_> {
         }
     }
 
-    /// Connects, however long it takes.
-    fn connect(&mut self) -> Client {
+    /// Connects, however long it takes; gives up only if the bank will never talk to this terminal.
+    fn connect(&mut self) -> Result<Client, NoAnswer> {
         let (mut pause, longest) = RECONNECT_BACKOFF;
         loop {
             match Client::connect(self.server, self.id) {
-                Ok(client) => return client,
+                Ok(client) => return Ok(client),
+                Err(error) if is_final(&error) => {
+                    say_error(&error);
+                    return Err(NoAnswer::Quit);
+                }
                 Err(error) => {
                     let seconds = pause.as_secs_f32();
                     say(&format!(
@@ -180,7 +193,7 @@ impl Terminal<'_> {
             Action::LogOut => {
                 // Whether the bank hears it or not, the customer is gone: the connection's end logs out as well.
                 if client.logout().is_err() {
-                    *client = self.connect();
+                    *client = self.connect()?;
                 }
                 return Err(Leave::LoggedOut);
             }
@@ -189,7 +202,7 @@ impl Terminal<'_> {
         let Err(error) = done else { return Ok(()) };
         say_error(&error);
         if ends_connection(&error) {
-            *client = self.connect();
+            *client = self.connect()?;
             say("The bank can be reached again. Please log in.");
             return Err(Leave::LoggedOut);
         }
@@ -272,6 +285,14 @@ impl Terminal<'_> {
             .change_pin(&old, &new)
             .map(|()| say("\nYour PIN has been changed.")))
     }
+}
+
+/// Whether trying again cannot help.
+fn is_final(error: &ClientError) -> bool {
+    matches!(
+        error.code(),
+        Some(ErrorCode::UnsupportedVersion | ErrorCode::TerminalRefused)
+    )
 }
 
 /// Whether the connection is of no use any more.

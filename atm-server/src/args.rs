@@ -98,7 +98,7 @@ pub struct GenerateArgs {
     #[command(flatten)]
     pub bank: SecretBankArgs,
     /// The balance of each account
-    #[arg(long, value_name = "SUM", default_value = "1000.00")]
+    #[arg(long, value_name = "SUM", default_value = "1000")]
     pub balance: String,
     /// The currency of each account, by ISO 4217
     #[arg(long, value_name = "CODE", default_value = "USD")]

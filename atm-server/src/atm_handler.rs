@@ -135,7 +135,6 @@ impl AtmHandler {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut begun = None;
         loop {
             if let Err(end) = self.execute_received(connection, session).await {
                 return end;
@@ -144,7 +143,7 @@ impl AtmHandler {
             if shutdown.is_cancelled() {
                 return ReadEnd::Shutdown.into();
             }
-            if let Err(end) = connection.read(shutdown, &mut begun).await {
+            if let Err(end) = connection.read(shutdown).await {
                 return end.into();
             }
         }
@@ -162,7 +161,7 @@ impl AtmHandler {
         let mut newest = Lsn::ZERO;
         let end = loop {
             let request = connection.take_frame(MAX_REQUEST_BYTES, |body| {
-                decode::<Request<'_>>(body).map(|request| (request.id, Command::new(&request.body)))
+                decode::<Request<'_>>(body).map(|request| (request.id, Command::new(&request)))
             });
             let (id, command) = match request {
                 Ok(Some(Ok(request))) => request,

@@ -63,7 +63,7 @@ pub fn run(args: Args) -> Ended {
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> Ended {
-    eprintln!("atm-server: {error}");
+    let _ = writeln!(io::stderr(), "atm-server: {error}");
     Ended::Failed
 }
 
@@ -72,10 +72,24 @@ fn say(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
+/// Standard error, for a log that may be lost: a full disk or a reader that has gone must not end the bank.
+struct LossyStderr;
+
+impl Write for LossyStderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().write_all(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("ATM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(|| LossyStderr)
         .with_env_filter(filter);
     // Whoever embeds the commands may have set up a log already.
     let _ = log
@@ -102,7 +116,13 @@ fn load(args: LoadArgs) -> Result<Ended, Error> {
     let list = match list {
         Err(ListError::BadRows(rows)) => {
             for row in &rows {
-                eprintln!("{}:{}: {}", args.list.display(), row.line, row.reason);
+                let _ = writeln!(
+                    io::stderr(),
+                    "{}:{}: {}",
+                    args.list.display(),
+                    row.line,
+                    row.reason
+                );
             }
             return Err(ListError::BadRows(rows).into());
         }
@@ -144,18 +164,20 @@ fn load(args: LoadArgs) -> Result<Ended, Error> {
 fn read_list(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let length = file.metadata()?.len();
-    if length > MAX_LIST_BYTES {
+    // With its final size from the start, so that no copy of the PINs is left behind by growing.
+    let mut csv = Zeroizing::new(Vec::with_capacity(
+        usize::try_from(length.min(MAX_LIST_BYTES))? + 1,
+    ));
+    file.take(MAX_LIST_BYTES + 1)
+        .read_to_end(&mut csv)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    if csv.len() as u64 > MAX_LIST_BYTES {
         return Err(format!(
             "{} is too long: a list has at most {MAX_LIST_BYTES} bytes",
             path.display()
         )
         .into());
     }
-    // With its final size from the start, so that no copy of the PINs is left behind by growing.
-    let mut csv = Zeroizing::new(Vec::with_capacity(usize::try_from(length)? + 1));
-    file.take(MAX_LIST_BYTES)
-        .read_to_end(&mut csv)
-        .map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(csv)
 }
 
@@ -243,6 +265,9 @@ fn serve(args: ServeArgs) -> Ended {
 
 async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
     let asked_to_stop = shutdown::requested()?;
+    if !config.paths.bank.exists() {
+        return Err(bank_file::BankFileError::Missing(config.paths.bank).into());
+    }
     let peppers = Peppers::read(&config.paths.pepper)?;
     // The bank is whole before a port is bound: who can connect is served.
     let path = config.paths.bank.clone();
@@ -256,7 +281,7 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
     tracing::info!(bank = %config.paths.bank.display(), accounts = bank.account_count(), lsn = %bank.journal().durable_lsn(), "opened");
     say(format_args!("listening on {}", listener.local_addr()?));
     if io::stdin().is_terminal() {
-        eprintln!("Press Enter to stop.");
+        let _ = writeln!(io::stderr(), "Press Enter to stop.");
     }
     server::run(listener, bank, config.connections, asked_to_stop).await?;
     tracing::info!("closed in order");
@@ -265,18 +290,17 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
 
 fn verify(bank: &Path) -> Result<Ended, Error> {
     let proof = bank_file::verify(bank)?;
-    let mut out = io::stdout().lock();
+    // The verdict is the exit code, also for those who do not read on.
     for problem in &proof.problems {
-        writeln!(out, "{problem}")?;
+        say(format_args!("{problem}"));
     }
     if proof.problem_count > proof.problems.len() as u64 {
-        writeln!(
-            out,
-            "… and {} more",
+        say(format_args!(
+            "... and {} more",
             proof.problem_count - proof.problems.len() as u64
-        )?;
+        ));
     }
-    writeln!(out, "{proof}")?;
+    say(format_args!("{proof}"));
     Ok(if proof.holds() { Ended::Done } else { Ended::Failed })
 }
 

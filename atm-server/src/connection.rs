@@ -24,6 +24,8 @@ pub(crate) struct Connection<S> {
     /// One timer for all waits. It is moved only when it goes off too early, so that a busy connection does not
     /// rearm it for every request.
     timer: Pin<Box<Sleep>>,
+    /// When the first bytes of a request were read that is not whole yet.
+    begun: Option<Instant>,
 }
 
 /// Why reading gave no bytes.
@@ -48,6 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             filled: 0,
             replies: Vec::new(),
             timer: Box::pin(sleep_until(Instant::now() + IDLE_DEADLINE)),
+            begun: None,
         }
     }
 
@@ -63,6 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let seen = look(body);
         self.received[self.taken..self.taken + used].zeroize();
         self.taken += used;
+        self.begun = None;
         if self.taken == self.filled {
             (self.taken, self.filled) = (0, 0);
         }
@@ -70,12 +74,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Reads what the client has sent, at least one byte. A frame that has begun must come on within
-    /// [`REQUEST_DEADLINE`] of `begun`, when the first of its bytes was read.
-    pub(crate) async fn read(
-        &mut self,
-        shutdown: &CancellationToken,
-        begun: &mut Option<Instant>,
-    ) -> Result<(), ReadEnd> {
+    /// [`REQUEST_DEADLINE`].
+    pub(crate) async fn read(&mut self, shutdown: &CancellationToken) -> Result<(), ReadEnd> {
         if self.taken > 0 {
             // The rest of a frame moves to the front; what it leaves behind may be half of a PIN.
             let rest = self.taken..self.filled;
@@ -86,10 +86,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let now = Instant::now();
         let deadline = if self.filled == 0 {
-            *begun = None;
+            self.begun = None;
             now + IDLE_DEADLINE
         } else {
-            *begun.get_or_insert(now) + REQUEST_DEADLINE
+            *self.begun.get_or_insert(now) + REQUEST_DEADLINE
         };
         self.read_until(deadline, shutdown).await
     }
@@ -170,7 +170,7 @@ mod tests {
     async fn frames_come_out_however_they_were_cut_and_leave_nothing_behind() {
         let (mut client, server) = duplex(64);
         let mut connection = Connection::new(server);
-        let (shutdown, mut begun) = (CancellationToken::new(), None);
+        let shutdown = CancellationToken::new();
         let mut sent = Vec::new();
         for word in ["first", "2468", "last"] {
             protocol::encode(&word, &mut sent);
@@ -189,7 +189,7 @@ mod tests {
             });
             match word.unwrap() {
                 Some(word) => words.push(word),
-                None => connection.read(&shutdown, &mut begun).await.unwrap(),
+                None => connection.read(&shutdown).await.unwrap(),
             }
         }
         assert_eq!(words, ["first", "2468", "last"]);
@@ -198,22 +198,16 @@ mod tests {
             "what was taken was overwritten"
         );
         drop(sending.await.unwrap());
-        assert!(matches!(
-            connection.read(&shutdown, &mut begun).await,
-            Err(ReadEnd::Closed)
-        ));
+        assert!(matches!(connection.read(&shutdown).await, Err(ReadEnd::Closed)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_dripping_end() {
         let (mut client, server) = duplex(64);
         let mut connection = Connection::new(server);
-        let (shutdown, mut begun) = (CancellationToken::new(), None);
+        let shutdown = CancellationToken::new();
         let start = Instant::now();
-        assert!(matches!(
-            connection.read(&shutdown, &mut begun).await,
-            Err(ReadEnd::Idle)
-        ));
+        assert!(matches!(connection.read(&shutdown).await, Err(ReadEnd::Idle)));
         assert_eq!(start.elapsed().as_secs(), IDLE_DEADLINE.as_secs());
 
         let dripping = tokio::spawn(async move {
@@ -224,7 +218,7 @@ mod tests {
         let start = Instant::now();
         // The four bytes of a length would take longer than a request may.
         let end = loop {
-            if let Err(end) = connection.read(&shutdown, &mut begun).await {
+            if let Err(end) = connection.read(&shutdown).await {
                 break end;
             }
         };

@@ -8,7 +8,7 @@ use std::thread::available_parallelism;
 use bank_core::bank::StatementError;
 use bank_core::bank_file::StatementLine;
 use bank_core::limits::{PIN_QUEUE, READER_CONNECTIONS};
-use bank_core::{AccountHandle, Balance, Bank, CardNumber, Login, LoginError, Pin};
+use bank_core::{AccountHandle, Balance, Bank, CardNumber, JournalError, Login, LoginError, Pin};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -63,8 +63,8 @@ impl ReadingDesk {
 
     async fn check_pin<R: Send + 'static>(
         &self,
-        check: impl FnOnce(&Bank) -> R + Send + 'static,
-    ) -> Result<R, TooManyLogins> {
+        check: impl FnOnce(&Bank) -> Result<R, LoginError> + Send + 'static,
+    ) -> Result<Result<R, LoginError>, TooManyLogins> {
         let _waiting = self.queue_up()?;
         let _turn = self
             .pin_checks
@@ -72,9 +72,10 @@ impl ReadingDesk {
             .await
             .expect("the desk's semaphores are never closed");
         let bank = Arc::clone(&self.bank);
+        // The runtime gives up a thread's work only when the server ends.
         Ok(spawn_blocking(move || check(&bank))
             .await
-            .expect("a PIN check does not panic"))
+            .unwrap_or(Err(LoginError::Journal(JournalError::Closed))))
     }
 
     pub(crate) async fn statement(
@@ -88,9 +89,8 @@ impl ReadingDesk {
             .await
             .expect("the desk's semaphores are never closed");
         let bank = Arc::clone(&self.bank);
-        spawn_blocking(move || bank.statement(&account, lines))
-            .await
-            .expect("reading a statement does not panic")
+        let read = spawn_blocking(move || bank.statement(&account, lines)).await;
+        read.unwrap_or(Err(StatementError::Journal(JournalError::Closed)))
     }
 
     fn queue_up(&self) -> Result<impl Drop + '_, TooManyLogins> {

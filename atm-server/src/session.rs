@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bank_core::journal::Slot;
 use bank_core::limits::MAX_STATEMENT_LINES;
-use bank_core::protocol::{ErrorCode, Reply, ReplyBody, RequestBody, encode};
+use bank_core::protocol::{ErrorCode, NOTICE_ID, Reply, ReplyBody, Request, RequestBody, encode};
 use bank_core::{
     AccountId, Amount, Bank, CardNumber, JournalError, Login, LoginError, Lsn, Moment, Order, Pin,
     TerminalId, Transaction, TxnId,
@@ -27,12 +27,15 @@ pub(crate) enum Command {
 
 impl Command {
     /// Takes a request for what it means. What it cannot mean becomes a command that answers so.
-    pub(crate) fn new(request: &RequestBody<'_>) -> Command {
+    pub(crate) fn new(request: &Request<'_>) -> Command {
         let refused = |code, message: &str| Command::Refused {
             code,
             message: message.into(),
         };
-        match *request {
+        if request.id == NOTICE_ID {
+            return refused(ErrorCode::InvalidRequest, "A request's id is not 0.");
+        }
+        match request.body {
             RequestBody::Ping => Command::Ping,
             // What is no card number or no PIN is not told apart from a wrong one.
             RequestBody::Login { card, pin } => Command::Login {
@@ -66,7 +69,7 @@ impl Command {
             RequestBody::Reverse { .. } | RequestBody::Resolve { .. } | RequestBody::Advice { .. } => {
                 refused(
                     ErrorCode::NotSupported,
-                    &format!("{} is not supported yet.", request.name()),
+                    &format!("{} is not supported yet.", request.body.name()),
                 )
             }
         }
@@ -163,7 +166,8 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Lsn, JournalError> {
         let answer = Answer { id, out };
-        if self.login.as_ref().is_some_and(Login::is_blocked) {
+        if let Some(blocked) = self.login.as_ref().and_then(Login::blocked) {
+            self.bank.journal().update_durable(blocked).await?;
             self.leave("the card was blocked");
             return Ok(answer.error(
                 ErrorCode::SessionEnded,

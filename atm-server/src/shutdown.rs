@@ -31,9 +31,14 @@ pub fn requested() -> io::Result<impl Future<Output = &'static str>> {
     })
 }
 
+/// Whether the terminal is ours to read. A job in the background that reads it is stopped by the system.
+fn in_foreground() -> bool {
+    rustix::termios::tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
 fn enter_on_a_terminal() -> mpsc::Receiver<()> {
     let (pressed, enter) = mpsc::channel(1);
-    if io::stdin().is_terminal() {
+    if io::stdin().is_terminal() && in_foreground() {
         // A thread, since reading a terminal cannot be given up. It ends with the process.
         thread::spawn(move || {
             let mut line = String::new();

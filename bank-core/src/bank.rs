@@ -9,7 +9,7 @@ use crate::account::Account;
 use crate::bank_file::{
     BankFileError, BankFileWriter, BankLock, CheckpointPolicy, Readers, StatementLine, open_bank,
 };
-use crate::card::{Card, CardState};
+use crate::card::{Card, CardState, CardStatus};
 use crate::cards::{CardCell, Cards, LiveCard, PinHash};
 use crate::durable::JournalError;
 use crate::ids::{AccountId, CardNumber, Lsn, TerminalId};
@@ -74,9 +74,8 @@ pub struct Login {
 
 impl Login {
     /// Whether the card has been blocked since.
-    pub fn is_blocked(&self) -> bool {
-        self.cell
-            .read(|live| live.as_ref().is_some_and(|live| live.state.is_blocked()))
+    pub fn blocked(&self) -> Option<UpdateNumber> {
+        self.cell.read(|live| live.as_ref().and_then(|live| live.blocked))
     }
 }
 
@@ -136,13 +135,14 @@ impl Bank {
         let decoy_hash = peppers
             .hash(&pin, pin_profile)
             .map_err(|error| BankFileError::Pin(Box::new(error)))?;
-        let (writer, lock) = BankFileWriter::new(opened, path, policy)?;
+        let readers = Readers::new(&opened.path);
+        let (writer, lock) = BankFileWriter::new(opened, policy)?;
         Ok(Bank {
             accounts,
             cards: Cards::default(),
             terminals,
             journal: Journal::start(writer, last_lsn),
-            readers: Readers::new(path),
+            readers,
             peppers,
             pin_profile,
             decoy_hash,
@@ -287,6 +287,7 @@ impl Bank {
         let counted = cell.write(|live| {
             let live = live.get_or_insert(LiveCard::new(card.state));
             live.state = live.state.count_try()?;
+            live.pending += 1;
             self.journal
                 .append_update(slot, card_update(number, live.state, &cell));
             Some((live.pin_version, live.changed_pin.clone()))
@@ -301,19 +302,22 @@ impl Bank {
         let slot = self.journal.reserve_blocking()?;
         let (accepted, update) = cell.write(|live| {
             let live = live.as_mut().expect("the try was counted in it");
+            live.pending -= 1;
             // A PIN that was changed while it was being judged is neither right nor wrong.
             let changed = live.pin_version != pin_version;
             live.state = match judged {
-                Ok(true) if !changed => live.state.after_right_pin(),
-                Ok(false) => live.state.after_wrong_pin(),
+                Ok(true) if !changed => live.state.after_right_pin(live.pending),
+                Ok(false) => live.state.after_wrong_pin(live.pending),
                 Ok(true) | Err(_) => live.state.take_back_try(),
             };
-            let accepted = matches!(judged, Ok(true)) && !changed && !live.state.is_blocked();
-            (
-                accepted,
-                self.journal
-                    .append_update(slot, card_update(number, live.state, &cell)),
-            )
+            let blocked = live.state.status == CardStatus::Blocked;
+            let update = self
+                .journal
+                .append_update(slot, card_update(number, live.state, &cell));
+            if blocked {
+                live.blocked.get_or_insert(update);
+            }
+            (matches!(judged, Ok(true)) && !changed && !blocked, update)
         });
         // This update is after that of the counted try, so both are durable then.
         self.journal.update_durable(update).wait()?;
@@ -777,10 +781,10 @@ mod tests {
         let card: CardNumber = "1".parse().unwrap();
         let session = bank.login(&card, &Pin::new(b"0001").unwrap()).unwrap();
         for _ in 0..3 {
-            assert!(!session.is_blocked());
+            assert!(session.blocked().is_none());
             assert!(bank.login(&card, &Pin::new(b"9999").unwrap()).is_err());
         }
-        assert!(session.is_blocked());
+        assert!(session.blocked().is_some());
     }
 
     #[test]
@@ -808,10 +812,13 @@ mod tests {
         ));
         let session = bank.login(&card, &pin("246813579024")).unwrap();
         for _ in 0..3 {
-            assert!(!session.is_blocked());
+            assert!(session.blocked().is_none());
             assert!(bank.change_pin(&session, &pin("0001"), &pin("1357")).is_err());
         }
-        assert!(session.is_blocked(), "guessing the old PIN counts as at a login");
+        assert!(
+            session.blocked().is_some(),
+            "guessing the old PIN counts as at a login"
+        );
         assert!(
             bank.change_pin(&session, &pin("246813579024"), &pin("1357"))
                 .is_err()

@@ -69,10 +69,12 @@ impl CardState {
         }
     }
 
-    /// After a wrong PIN: the last try blocks the card.
+    /// After a wrong PIN: the last try blocks the card. Those that are still `pending` may yet be right, and are not
+    /// held against it.
     #[must_use]
-    pub fn after_wrong_pin(self) -> CardState {
-        let status = if self.tries >= MAX_PIN_TRIES {
+    pub fn after_wrong_pin(self, pending: u8) -> CardState {
+        let wrong = self.tries.saturating_sub(pending);
+        let status = if wrong >= MAX_PIN_TRIES {
             CardStatus::Blocked
         } else {
             self.status
@@ -80,13 +82,17 @@ impl CardState {
         CardState { status, ..self }
     }
 
-    /// After the right PIN: the count begins anew, unless the card was blocked meanwhile.
+    /// After the right PIN: the count begins anew, with those that are still `pending`, unless the card was blocked
+    /// meanwhile.
     #[must_use]
-    pub fn after_right_pin(self) -> CardState {
+    pub fn after_right_pin(self, pending: u8) -> CardState {
         if matches!(self.status, CardStatus::Blocked) {
             self
         } else {
-            CardState { tries: 0, ..self }
+            CardState {
+                tries: pending,
+                ..self
+            }
         }
     }
 }
@@ -99,12 +105,12 @@ mod tests {
     fn three_wrong_pins_block_a_card() {
         let mut card = CardState::FRESH;
         for _ in 0..MAX_PIN_TRIES {
-            card = card.count_try().expect("a try is left").after_wrong_pin();
+            card = card.count_try().expect("a try is left").after_wrong_pin(0);
         }
         assert_eq!(card.status, CardStatus::Blocked);
         assert_eq!(card.count_try(), None);
         assert_eq!(
-            card.after_right_pin(),
+            card.after_right_pin(0),
             card,
             "a blocked card is not unblocked by its PIN"
         );
@@ -116,8 +122,22 @@ mod tests {
             tries: 2,
             ..CardState::FRESH
         };
-        let right = two_wrong.count_try().unwrap().after_right_pin();
+        let right = two_wrong.count_try().unwrap().after_right_pin(0);
         assert_eq!(right, CardState::FRESH);
+    }
+
+    #[test]
+    fn a_pending_try_is_not_held_against_the_card() {
+        // One wrong, then a wrong and a right one at once, of which the wrong one is judged first.
+        let one_wrong = CardState {
+            tries: 1,
+            ..CardState::FRESH
+        };
+        let both = one_wrong.count_try().unwrap().count_try().unwrap();
+        let after_wrong = both.after_wrong_pin(1);
+        assert_eq!(after_wrong.status, CardStatus::Active);
+        assert_eq!(after_wrong.after_right_pin(0), CardState::FRESH);
+        assert_eq!(after_wrong.after_wrong_pin(0).status, CardStatus::Blocked);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::card::CardState;
 use crate::ids::CardNumber;
+use crate::journal::UpdateNumber;
 use crate::shared_cell::SharedCell;
 
 /// What is kept of a card while it is in use.
@@ -14,6 +15,10 @@ use crate::shared_cell::SharedCell;
 pub(crate) struct LiveCard {
     /// What logging in changes.
     pub(crate) state: CardState,
+    /// Tries that are counted and not judged yet.
+    pub(crate) pending: u8,
+    /// The update that blocked the card since this cell was made.
+    pub(crate) blocked: Option<UpdateNumber>,
     /// The PIN's hash if it was changed since this cell was made: the file may not have it yet.
     pub(crate) changed_pin: Option<Arc<PinHash>>,
     /// How often it was changed since: tells whether a PIN that was judged is still the card's.
@@ -31,6 +36,8 @@ impl LiveCard {
     pub(crate) const fn new(state: CardState) -> LiveCard {
         LiveCard {
             state,
+            pending: 0,
+            blocked: None,
             changed_pin: None,
             pin_version: 0,
         }

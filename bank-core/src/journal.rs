@@ -31,8 +31,8 @@ pub(crate) trait Store: Send + 'static {
     /// Whatever the disk says. The journal is poisoned by it and calls nothing of the store again.
     fn commit(&mut self, batch: &Batch) -> Result<(), BankFileError>;
 
-    /// Goes a small step on with work that can wait, between commits. Gives true while there is more to do
-    /// although nothing is appended.
+    /// What must be done between commits. Gives true while the store has work that goes on a step with each commit:
+    /// then it is given empty batches when nothing is appended.
     ///
     /// # Errors
     /// As [`Store::commit`].
@@ -308,7 +308,7 @@ impl<S: Store> Writer<S> {
     fn commit_until_closed(&mut self) -> Result<(), BankFileError> {
         let mut busy = false;
         while self.take(busy) {
-            if self.batch.len() > 0 {
+            if busy || self.batch.len() > 0 {
                 self.store.commit(&self.batch)?;
                 if let Some(row) = self.batch.rows.last() {
                     self.shared.rows.advance(row.lsn.get());

@@ -75,8 +75,12 @@ pub const WRITER_CACHE_BYTES: u64 = 8 * 1024 * 1024;
 pub const READER_CONNECTIONS: usize = 4;
 
 /// How often a commit tries again to begin when another process writes to the bank file, each time waiting
-/// [`BANK_FILE_BUSY_WAIT`]: after a minute the bank gives up rather than keep its customers waiting.
-pub const BANK_FILE_BUSY_RETRIES: u32 = 12;
+/// [`BANK_FILE_BUSY_WAIT`]: after 20 seconds the bank gives up rather than keep its customers waiting.
+pub const BANK_FILE_BUSY_RETRIES: u32 = 3;
+
+/// How long the write-ahead log's starting over waits for readers that still use its old end. They read a card or a
+/// statement, which takes a millisecond; meanwhile commits wait.
+pub const WAL_RESTART_WAIT: Duration = Duration::from_millis(25);
 
 /// How long a statement waits for a lock that another process holds on the bank file before it fails.
 pub const BANK_FILE_BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -146,4 +150,5 @@ const _: () = {
     assert!(REQUEST_DEADLINE.as_secs() <= IDLE_DEADLINE.as_secs());
     assert!(WRITE_DEADLINE.as_secs() <= SHUTDOWN_GRACE.as_secs());
     assert!(REPLY_DEADLINE.as_secs() > REQUEST_DEADLINE.as_secs());
+    assert!(REPLY_DEADLINE.as_secs() > (BANK_FILE_BUSY_RETRIES as u64 + 1) * BANK_FILE_BUSY_WAIT.as_secs());
 };

@@ -18,10 +18,18 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::limits::{MAX_PEPPER_FILE_BYTES, MAX_PIN_DIGITS, MIN_PIN_DIGITS};
 
 /// A PIN of 4 to 12 digits (ISO 9564-1). It is overwritten when dropped, and shows itself to nobody.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+///
+/// Its digits stay where they are when it is moved, so that moves leave no copies behind.
+#[derive(Clone)]
 pub struct Pin {
-    digits: [u8; MAX_PIN_DIGITS],
+    digits: Box<[u8; MAX_PIN_DIGITS]>,
     len: usize,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.digits.as_mut_slice().zeroize();
+    }
 }
 
 /// A text is no PIN. The text is not repeated: it may be a PIN with a slip.
@@ -41,7 +49,7 @@ impl Pin {
             return Err(InvalidPin);
         }
         let mut pin = Pin {
-            digits: [0; MAX_PIN_DIGITS],
+            digits: Box::new([0; MAX_PIN_DIGITS]),
             len: digits.len(),
         };
         pin.digits[..digits.len()].copy_from_slice(digits);
@@ -117,6 +125,9 @@ pub enum PinError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// There is no such file.
+    #[error("the pepper file {} is missing: restore it from its backup, without it no PIN can be checked", .0.display())]
+    Missing(PathBuf),
     /// The file is not a pepper file.
     #[error("the pepper file {} is damaged at line {line}: restore it from its backup, without it no PIN can be checked", path.display())]
     Damaged {
@@ -160,7 +171,10 @@ impl Peppers {
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(io)?;
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => PinError::Missing(path.to_owned()),
+            _ => io(error),
+        })?;
         if file.metadata().map_err(io)?.permissions().mode() & 0o077 != 0 {
             return Err(PinError::Exposed {
                 path: path.to_owned(),
@@ -196,7 +210,7 @@ impl Peppers {
     /// As [`Peppers::read`].
     pub fn read_or_create(path: &Path) -> Result<Peppers, PinError> {
         match Peppers::read(path) {
-            Err(PinError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(PinError::Missing(_)) => {
                 Peppers::create(path)?;
                 Peppers::read(path)
             }

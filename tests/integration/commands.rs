@@ -230,3 +230,44 @@ fn a_statement_is_read_from_a_bank_that_is_served_and_from_one_that_crashed() {
     let missing = bank.server_command(&["statement", "--account", "5"]);
     assert!(missing.status.code() == Some(1) && stderr(&missing).contains("no account 5"));
 }
+
+#[test]
+fn the_log_of_a_bank_that_somebody_removed_is_not_taken_for_the_new_ones() {
+    let bank = TestBank::generate(20);
+    let server = bank.serve();
+    server
+        .login("1", "0001")
+        .deposit(
+            bank_core::TxnId::generate(),
+            bank_core::Amount::from_minor(5).unwrap(),
+        )
+        .unwrap();
+    server.kill();
+    std::fs::remove_file(bank.path()).unwrap();
+    assert!(bank.directory().join("bank.db-wal").exists());
+    assert!(
+        bank.server_command(&["generate", "--accounts", "20"])
+            .status
+            .success()
+    );
+    bank.assert_verifies();
+    assert_eq!(
+        bank.serve().login("1", "0001").balance().unwrap().balance.minor(),
+        100_000
+    );
+}
+
+#[test]
+fn what_is_no_bank_is_not_replaced() {
+    let bank = TestBank::nowhere();
+    let list = bank.write("list.csv", "Ken,2468,100\n");
+    let list = list.to_str().unwrap();
+    let replaced = bank.server_command(&["load", list, "--bank", list, "--replace"]);
+    assert_eq!(replaced.status.code(), Some(1));
+    assert!(
+        stderr(&replaced).contains("is no bank file"),
+        "{}",
+        stderr(&replaced)
+    );
+    assert_eq!(std::fs::read_to_string(list).unwrap(), "Ken,2468,100\n");
+}

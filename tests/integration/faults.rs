@@ -257,3 +257,35 @@ fn after_a_failed_commit_nothing_more_is_answered_although_the_disk_is_well_agai
     let bank = site.open().unwrap();
     assert_eq!(bank.account(id(1)).unwrap().balance().balance, durable.balance);
 }
+
+/// A row whose sync failed is still in the log. Whoever opens the bank next may serve it, so it must be made durable
+/// before: else the next power cut takes back what a customer was told.
+#[test]
+fn what_is_served_after_a_failure_is_on_disk_before_it_is_served() {
+    let order = || Order {
+        txn_id: TxnId::generate(),
+        terminal: "ATM-1".parse().unwrap(),
+        transaction: Transaction::Deposit {
+            amount: Amount::from_minor(5).unwrap(),
+        },
+    };
+    // Some step of a commit is its sync: then the row is written, and the commit fails all the same.
+    for step in 1..=8 {
+        let site = Site::new();
+        let bank = open(site.directory.path(), site.directory.path()).unwrap();
+        let account = bank.account(id(1)).unwrap();
+        site.disk.fail_once_at(site.disk.steps() + step, Fault::IoError);
+        let slot = bank.journal().reserve_blocking().unwrap();
+        let row = bank.post(slot, &account, &order(), Moment::now());
+        let _ = bank.journal().durable(row.lsn).wait();
+        drop((account, bank));
+        // The machine goes on, the process is new, and the disk is well.
+        let bank = site.open().or_else(|_| site.open()).unwrap();
+        let told = bank.account(id(1)).unwrap().balance();
+        let (_image, after) = site.after_power_cut(None);
+        assert!(
+            after.account(id(1)).unwrap().balance().lsn >= told.lsn,
+            "step {step}: what was told is lost"
+        );
+    }
+}

@@ -131,3 +131,60 @@ fn a_port_that_is_taken_is_named() {
         "{error}"
     );
 }
+
+#[test]
+fn a_bank_has_one_lock_whatever_it_is_called() {
+    let bank = TestBank::generate(1);
+    let link = bank.directory().join("link.db");
+    std::os::unix::fs::symlink(bank.path(), &link).unwrap();
+    let server = bank.serve();
+    let pepper = bank.directory().join("bank.db.pepper");
+    let (link, pepper) = (link.to_str().unwrap(), pepper.to_str().unwrap());
+    let second = bank.server_command(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--bank",
+        link,
+        "--pepper",
+        pepper,
+    ]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        atm_tests::stderr(&second).contains("in use by another atm-server"),
+        "{}",
+        atm_tests::stderr(&second)
+    );
+    assert!(server.stop().0.success());
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let bank = TestBank::generate(1);
+    let mut command = Command::new("sh");
+    let serve = "exec \"$0\" serve --listen 127.0.0.1:0 2>/dev/full";
+    command
+        .args(["-c", serve])
+        .arg(program("atm-server"))
+        .env("ATM_BANK", bank.path());
+    let server = atm_tests::Server::start(command);
+    assert!(server.login("1", "0001").balance().is_ok());
+    assert!(server.stop().0.success());
+}
+
+#[test]
+fn a_verdict_that_nobody_reads_is_a_verdict() {
+    let bank = TestBank::generate(1);
+    rusqlite::Connection::open(bank.path())
+        .unwrap()
+        .execute_batch("UPDATE accounts SET balance = 1")
+        .unwrap();
+    let verify = "\"$0\" verify >/dev/full";
+    let verified = Command::new("sh")
+        .args(["-c", verify])
+        .arg(program("atm-server"))
+        .env("ATM_BANK", bank.path())
+        .status()
+        .unwrap();
+    assert_eq!(verified.code(), Some(1));
+}

@@ -11,7 +11,7 @@ use super::rows::{
     Totals, add_to_totals, card_status_name, insert_account, insert_account_sql, insert_row, insert_row_sql,
     read_last_lsn, write_checkpoint,
 };
-use super::{Access, BankFileError, BankLock, beside, connect, schema, sync_directory_of};
+use super::{Access, BankFileError, BankLock, beside, connect, real_path, schema, sync_directory_of};
 use crate::account::Account;
 use crate::card::CardState;
 use crate::ids::{AccountId, CardNumber, Lsn};
@@ -75,27 +75,53 @@ pub fn create_bank(
     cards: &[NewCard],
     written: &dyn Fn(u64),
 ) -> Result<(), BankFileError> {
+    let path = &real_path(path)?;
     let _lock = BankLock::take(path)?;
     if path.exists() && !replace {
         return Err(BankFileError::Exists(path.to_owned()));
     }
+    if let Err(error @ BankFileError::Foreign(_)) = connect(path, Access::ReadOnly) {
+        // Whatever it is, it is not what was meant to be replaced.
+        return Err(error);
+    }
     let new = beside(path, "loading");
     // What a load that was killed left behind.
     remove_if_there(&new)?;
-    write_new(&new, security, moment, accounts, cards, written)?;
-    let io = BankFileError::io(&new);
-    File::open(&new).and_then(|file| file.sync_all()).map_err(&io)?;
-    if path.exists() {
-        retire(path)?;
+    let put_in_place =
+        write_new(&new, security, moment, accounts, cards, written).and_then(|()| put_in_place(&new, path));
+    if put_in_place.is_err() {
+        // It holds every PIN's hash. That it cannot be removed is less than what went wrong before.
+        let _ = remove_if_there(&new);
     }
-    fs::rename(&new, path)
+    put_in_place
+}
+
+fn put_in_place(new: &Path, path: &Path) -> Result<(), BankFileError> {
+    let io = BankFileError::io(new);
+    File::open(new).and_then(|file| file.sync_all()).map_err(&io)?;
+    retire(path)?;
+    fs::rename(new, path)
         .and_then(|()| sync_directory_of(path))
         .map_err(&io)
 }
 
 /// Empties and removes the log of the bank that is about to be replaced: SQLite would take it for the new
-/// one's. What is replaced need not be a bank of this version, nor a bank at all.
+/// one's. What is replaced need not be a bank of this version, nor a bank at all; and of a bank that somebody has
+/// removed, the log may still be there.
 fn retire(path: &Path) -> Result<(), BankFileError> {
+    if path.exists() {
+        empty_log(path)?;
+    }
+    let name = path.file_name().unwrap_or_default();
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let mut log = name.to_owned();
+        log.push(suffix);
+        remove_if_there(&path.with_file_name(log))?;
+    }
+    sync_directory_of(path).map_err(BankFileError::io(path))
+}
+
+fn empty_log(path: &Path) -> Result<(), BankFileError> {
     let emptied = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
         .map_err(BankFileError::sqlite("opening the bank that is to be replaced"))
         .and_then(|old| make_durable(&old, path));
@@ -103,17 +129,9 @@ fn retire(path: &Path) -> Result<(), BankFileError> {
         Err(BankFileError::Sqlite {
             source: rusqlite::Error::SqliteFailure(error, _),
             ..
-        }) if error.code == ErrorCode::NotADatabase => {}
-        other => other?,
+        }) if error.code == ErrorCode::NotADatabase => Ok(()),
+        other => other,
     }
-    for extension in ["-wal", "-shm"] {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        remove_if_there(&path.with_file_name(name + extension))?;
-    }
-    sync_directory_of(path).map_err(BankFileError::io(path))
 }
 
 fn remove_if_there(path: &Path) -> Result<(), BankFileError> {
@@ -176,6 +194,7 @@ pub fn append_to_bank(
     cards: &[NewCard],
     written: &dyn Fn(u64),
 ) -> Result<(), BankFileError> {
+    let path = &real_path(path)?;
     let _lock = BankLock::take(path)?;
     let mut connection = connect(path, Access::ReadWrite)?;
     make_durable(&connection, path)?;

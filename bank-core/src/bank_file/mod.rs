@@ -110,6 +110,14 @@ pub fn beside(bank: &Path, extension: &str) -> PathBuf {
     bank.with_added_extension(extension)
 }
 
+/// The file that `path` leads to, past any symbolic links: a bank has one lock and one log, whatever it is called.
+fn real_path(path: &Path) -> Result<PathBuf, BankFileError> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
+        other => other.map_err(BankFileError::io(path)),
+    }
+}
+
 /// Makes the creation or renaming of `path` durable.
 pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
     let parent = path
@@ -172,6 +180,10 @@ fn connect(path: &Path, access: Access) -> Result<Connection, BankFileError> {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        if access == Access::ReadWrite {
+            // Somebody may have changed it while the bank was closed.
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+        }
         connection.pragma_update(None, "query_only", access == Access::ReadOnly)?;
         let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         let format = (number("application_id")?, number("user_version")?);

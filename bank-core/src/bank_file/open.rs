@@ -1,7 +1,7 @@
 //! Opening: recover, make durable what a killed process left, load, replay.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -12,7 +12,7 @@ use super::rows::{
     Totals, add_to_totals, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals,
 };
 use super::schema::{ACCOUNT_COLUMNS, JOURNAL_COLUMNS};
-use super::{Access, BankFileError, BankLock, connect};
+use super::{Access, BankFileError, BankLock, connect, real_path};
 use crate::account::{Account, AccountChange};
 use crate::ids::{AccountId, Lsn, TerminalId};
 use crate::pin::{Peppers, PinProfile};
@@ -24,6 +24,7 @@ pub(crate) type Accounts = DashMap<AccountId, Arc<SharedCell<Account>>>;
 /// A bank file that is ready to be served.
 pub(crate) struct OpenedBank {
     pub(crate) lock: BankLock,
+    pub(crate) path: PathBuf,
     pub(super) connection: Connection,
     pub(crate) accounts: Accounts,
     pub(crate) last_lsn: Lsn,
@@ -37,6 +38,7 @@ pub(crate) struct OpenedBank {
 
 /// Locks the bank file, makes all that it holds durable, and brings every account up to the newest row.
 pub(crate) fn open_bank(path: &Path, peppers: &Peppers) -> Result<OpenedBank, BankFileError> {
+    let path = &real_path(path)?;
     let lock = BankLock::take(path)?;
     let connection = connect(path, Access::ReadWrite)?;
     make_durable(&connection, path)?;
@@ -44,6 +46,7 @@ pub(crate) fn open_bank(path: &Path, peppers: &Peppers) -> Result<OpenedBank, Ba
     let accounts = load_accounts(&connection)?;
     let mut opened = OpenedBank {
         lock,
+        path: path.clone(),
         accounts,
         last_lsn: read_last_lsn(&connection)?,
         checkpoint_lsn: read_checkpoint_lsn(&connection)?,

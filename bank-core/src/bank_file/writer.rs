@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
@@ -22,7 +23,7 @@ use crate::ids::{AccountId, Lsn};
 use crate::journal::{Batch, Store, Update};
 use crate::limits::{
     ACCOUNT_CHECKPOINT_ROWS, ACCOUNT_CHECKPOINT_SLICE, BANK_FILE_BUSY_RETRIES, BANK_FILE_BUSY_WAIT,
-    WAL_CHECKPOINT_BYTES, WRITER_CACHE_BYTES,
+    WAL_CHECKPOINT_BYTES, WAL_RESTART_WAIT, WRITER_CACHE_BYTES,
 };
 
 /// When checkpoints are made.
@@ -76,7 +77,6 @@ struct Flush {
 impl BankFileWriter {
     pub(crate) fn new(
         opened: OpenedBank,
-        path: &Path,
         policy: CheckpointPolicy,
     ) -> Result<(BankFileWriter, super::BankLock), BankFileError> {
         let connection = opened.connection;
@@ -84,7 +84,7 @@ impl BankFileWriter {
             .pragma_update(None, "cache_size", -(WRITER_CACHE_BYTES as i64 / 1024))
             .map_err(BankFileError::sqlite("setting up the bank file"))?;
         let writer = BankFileWriter {
-            wal: WalCheckpoints::start(path, &connection, policy.wal_checkpoint_bytes)?,
+            wal: WalCheckpoints::start(&opened.path, &connection, policy.wal_checkpoint_bytes)?,
             policy,
             connection,
             last_lsn: opened.last_lsn,
@@ -174,7 +174,9 @@ impl BankFileWriter {
 
 impl Store for BankFileWriter {
     fn commit(&mut self, batch: &Batch) -> Result<(), BankFileError> {
-        self.commit_with_slice(batch, self.policy.account_checkpoint_slice)
+        // More than a commit can make dirty, so that the checkpoint gets ahead.
+        let slice = self.policy.account_checkpoint_slice.max(4 * batch.rows.len());
+        self.commit_with_slice(batch, slice)
     }
 
     fn maintain(&mut self) -> Result<bool, BankFileError> {
@@ -277,6 +279,8 @@ struct WalCheckpoints {
     /// The log's size from which the next copy is worth while. After a copy that a reader kept from being
     /// completed it is further away, so that it is not tried at every commit.
     due_bytes: u64,
+    /// Set when nothing more may touch the file.
+    give_up: Arc<AtomicBool>,
     requests: Option<Sender<()>>,
     results: Receiver<rusqlite::Result<()>>,
     thread: Option<JoinHandle<()>>,
@@ -292,12 +296,17 @@ impl WalCheckpoints {
             .pragma_query_value(None, "page_size", |row| row.get(0))
             .map_err(BankFileError::sqlite("reading the page size"))?;
         let second = connect(path, Access::ReadWrite)?;
+        let give_up = Arc::new(AtomicBool::new(false));
+        let given_up = Arc::clone(&give_up);
         let (requests, requests_out) = channel();
         let (results_in, results) = channel();
         let thread = std::thread::Builder::new()
             .name("wal-checkpoint".into())
             .spawn(move || {
                 for () in requests_out {
+                    if given_up.load(Ordering::Acquire) {
+                        return;
+                    }
                     let copied = second.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE);
                     if results_in.send(unless_busy(copied).map(drop)).is_err() {
                         return;
@@ -311,6 +320,7 @@ impl WalCheckpoints {
             copying: false,
             every_bytes,
             due_bytes: every_bytes,
+            give_up,
             requests: Some(requests),
             results,
             thread: Some(thread),
@@ -343,7 +353,7 @@ impl WalCheckpoints {
 
     /// Copies what was committed during the bulk, and lets the log begin anew.
     fn start_over(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        connection.busy_timeout(Duration::ZERO)?;
+        connection.busy_timeout(WAL_RESTART_WAIT)?;
         let restarted = unless_busy(connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::RESTART));
         connection.busy_timeout(BANK_FILE_BUSY_WAIT)?;
         self.due_bytes = if restarted?.is_some() {
@@ -357,7 +367,9 @@ impl WalCheckpoints {
     }
 
     fn log_bytes(&self, connection: &Connection) -> rusqlite::Result<u64> {
-        let (pages, _) = connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::NOOP)?;
+        // Somebody in the way: then it is looked at again after the next commit.
+        let pages = unless_busy(connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::NOOP))?
+            .map_or(0, |(pages, _)| pages);
         Ok(u64::try_from(pages).unwrap_or(0) * self.page_bytes)
     }
 
@@ -380,6 +392,7 @@ impl WalCheckpoints {
 impl Drop for WalCheckpoints {
     /// Also after a failure the file is let go of only when nothing touches it any more.
     fn drop(&mut self) {
+        self.give_up.store(true, Ordering::Release);
         self.end_thread();
     }
 }
