@@ -49,8 +49,9 @@ fn leave_nothing_behind(runtime: &Runtime, directory: PathBuf) -> io::Result<()>
     let _inside = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     runtime.spawn(async move {
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hang_up.recv() => {} }
         let _ = std::fs::remove_dir_all(directory);
         std::process::exit(130);
     });

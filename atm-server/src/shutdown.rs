@@ -6,7 +6,8 @@ use std::thread;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// Waits until somebody asks the server to stop: SIGTERM, SIGINT (Ctrl-C), or Enter on a terminal. End of input is
+/// Waits until somebody asks the server to stop: SIGTERM, SIGINT (Ctrl-C), SIGHUP (its
+/// terminal was closed), or Enter on a terminal. End of input is
 /// no such wish, since a server in the background has none. Once it was asked, a second signal ends the process
 /// at once; what was acknowledged is on disk by then, as ever.
 ///
@@ -15,11 +16,13 @@ use tokio::sync::mpsc;
 pub fn requested() -> io::Result<impl Future<Output = &'static str>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let mut enter = enter_on_a_terminal();
     Ok(async move {
         let reason = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "Ctrl-C",
+            _ = hang_up.recv() => "SIGHUP",
             Some(()) = enter.recv() => "Enter",
         };
         tokio::spawn(async move {

@@ -273,6 +273,30 @@ fn the_demonstration_works_in_one_command_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_demonstration_that_is_hung_up_leaves_nothing_behind() {
+    use rustix::process::{Pid, Signal, kill_process};
+    for signal in [Signal::HUP, Signal::TERM, Signal::INT] {
+        let place = tempfile::tempdir().unwrap();
+        let mut demo = Command::new(program("atm-cli"))
+            .arg("demo")
+            .env("TMPDIR", place.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(demo.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("Welcome") {
+            line.clear();
+            assert!(output.read_line(&mut line).unwrap() > 0);
+        }
+        kill_process(Pid::from_raw(demo.id() as i32).unwrap(), signal).unwrap();
+        demo.wait().unwrap();
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn a_name_cannot_drive_the_terminal() {
     let bank = TestBank::load("holder,pin,balance\nKen,2468,1\n");
     rusqlite::Connection::open(bank.path())

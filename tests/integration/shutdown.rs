@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 #[test]
 fn a_signal_ends_the_server_in_order() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let bank = TestBank::generate(2);
         let server = bank.serve();
         let mut client = server.login("1", "0001");
