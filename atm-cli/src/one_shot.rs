@@ -1,7 +1,7 @@
 //! One command, one answer: for scripts.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{AmountArgs, OneShot};
 use crate::client::{Balance, Client, ClientError, Customer, Outcome, StatementLine};
+use crate::prompt;
 use crate::words::{code_name, kind, other_side, plain};
 
 /// How a command ended, as its exit code says.
@@ -146,6 +147,12 @@ fn ask(server: &str, terminal: TerminalId, command: &OneShot) -> Result<Answer, 
 fn read_pin(path: &Path) -> io::Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(String::with_capacity(64));
     let most = (MAX_PIN_DIGITS + 2) as u64;
+    if path == Path::new("-") && io::stdin().is_terminal() && io::stdout().is_terminal() {
+        // Somebody sits there: asked for, and not shown.
+        return prompt::for_stdin()
+            .secret("PIN:")
+            .map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof));
+    }
     if path == Path::new("-") {
         io::stdin().lock().take(most).read_line(&mut line)?;
     } else {

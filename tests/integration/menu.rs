@@ -241,6 +241,20 @@ fn on_a_screen_the_pin_is_hidden_and_ctrl_c_restores_the_terminal() {
 }
 
 #[test]
+fn a_pin_that_a_script_would_pipe_is_asked_for_on_a_screen_and_not_shown() {
+    let bank = TestBank::load(SAMPLE);
+    let server = bank.serve();
+    let command = format!(
+        "{} --server {} balance --card Ken --pin-file -",
+        program("atm-cli").display(),
+        server.address()
+    );
+    let seen = on_a_screen(&command, 80, &[("PIN:", "2468\r")]);
+    assert_in_order(&seen, &["100.00 USD", "ended with 0"]);
+    assert!(!seen.contains("2468"), "{seen}");
+}
+
+#[test]
 fn the_demonstration_works_in_one_command_and_leaves_nothing_behind() {
     let place = tempfile::tempdir().unwrap();
     let mut demo = Command::new(program("atm-cli"))
