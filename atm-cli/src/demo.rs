@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bank_core::bank_file::{self, CardSecurity, ExistingNames};
+use bank_core::limits::DEMO_CONNECTIONS;
 use bank_core::loading::AccountList;
 use bank_core::{Bank, Moment, Peppers, PinProfile, TerminalId};
 use tokio::net::TcpListener;
@@ -78,8 +79,12 @@ fn serve(runtime: &Runtime, path: &Path) -> Result<Served, Error> {
     let address = listener.local_addr()?.to_string();
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { stopped.await.unwrap_or("the demonstration has ended") };
-    const TERMINALS: usize = 16;
-    let server = runtime.spawn(atm_server::server::run(listener, bank, TERMINALS, shutdown));
+    let server = runtime.spawn(atm_server::server::run(
+        listener,
+        bank,
+        DEMO_CONNECTIONS,
+        shutdown,
+    ));
     Ok(Served {
         address,
         stop,

@@ -14,15 +14,15 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking_work::BlockingWork;
 use crate::connection::{Connection, ReadEnd};
-use crate::reading_desk::ReadingDesk;
 use crate::serve::ClientHandler;
 use crate::session::{Command, Session};
 
 /// Serves ATM terminals.
 pub struct AtmHandler {
     bank: Arc<Bank>,
-    desk: Arc<ReadingDesk>,
+    blocking: Arc<BlockingWork>,
 }
 
 /// Why a conversation ends.
@@ -39,7 +39,7 @@ impl AtmHandler {
     /// A handler for a bank's terminals.
     pub fn new(bank: Arc<Bank>) -> AtmHandler {
         AtmHandler {
-            desk: Arc::new(ReadingDesk::new(Arc::clone(&bank))),
+            blocking: Arc::new(BlockingWork::new(Arc::clone(&bank))),
             bank,
         }
     }
@@ -58,7 +58,7 @@ impl AtmHandler {
                 return connection.finish().await;
             }
         };
-        let mut session = Session::new(Arc::clone(&self.bank), Arc::clone(&self.desk), terminal);
+        let mut session = Session::new(Arc::clone(&self.bank), Arc::clone(&self.blocking), terminal);
         match self
             .answer_requests(&mut connection, &mut session, shutdown)
             .await

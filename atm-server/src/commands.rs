@@ -16,9 +16,9 @@ use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
 use crate::args::{Args, Command, GenerateArgs, LoadArgs, ServeArgs, StatementArgs};
+use crate::blocking_work::BlockingWork;
 use crate::config::{BankPaths, ServeConfig};
 use crate::progress;
-use crate::reading_desk::ReadingDesk;
 use crate::{server, shutdown};
 
 /// How a command ended.
@@ -249,7 +249,7 @@ fn serve(args: ServeArgs) -> Ended {
         .and_then(|config| {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
-                .max_blocking_threads(ReadingDesk::threads() + 2)
+                .max_blocking_threads(BlockingWork::threads() + 2)
                 .build()?;
             runtime.block_on(serve_bank(config))
         });

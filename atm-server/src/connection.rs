@@ -2,9 +2,10 @@
 
 use std::io;
 use std::pin::Pin;
-use std::time::Duration;
 
-use bank_core::limits::{IDLE_DEADLINE, READ_BUFFER_BYTES, REQUEST_DEADLINE, WRITE_DEADLINE};
+use bank_core::limits::{
+    CLOSE_LINGER, IDLE_DEADLINE, KEPT_REPLY_BYTES, READ_BUFFER_BYTES, REQUEST_DEADLINE, WRITE_DEADLINE,
+};
 use bank_core::protocol::{self, FrameError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -135,9 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not take its replies"))??;
         self.replies.clear();
-        // What an idle session keeps is bounded by what an ordinary reply needs.
-        const KEPT_BYTES: usize = 512;
-        self.replies.shrink_to(KEPT_BYTES);
+        self.replies.shrink_to(KEPT_REPLY_BYTES);
         Ok(())
     }
 
@@ -145,12 +144,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// to close: closing while unread bytes lie here would reset the connection, and take from the client what
     /// it has not read yet.
     pub(crate) async fn finish(mut self) {
-        const LINGER: Duration = Duration::from_millis(500);
         if self.write_replies().await.is_err() || self.stream.shutdown().await.is_err() {
             return;
         }
         let drain = async { while matches!(self.stream.read(&mut self.received).await, Ok(1..)) {} };
-        let _ = timeout(LINGER, drain).await;
+        let _ = timeout(CLOSE_LINGER, drain).await;
     }
 }
 

@@ -5,11 +5,11 @@
 
 pub mod args;
 pub mod atm_handler;
+mod blocking_work;
 pub mod commands;
 pub mod config;
 mod connection;
 mod progress;
-mod reading_desk;
 pub mod serve;
 pub mod server;
 mod session;

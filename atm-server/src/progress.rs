@@ -1,7 +1,6 @@
 //! Progress of long work, shown to a person and to nobody else.
 
-use std::time::Duration;
-
+use bank_core::limits::PROGRESS_TICK;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A bar on standard error with a rate and the time left; nothing if that is no terminal.
@@ -17,6 +16,6 @@ pub(crate) fn bar(what: &'static str, total: u64) -> ProgressBar {
             .with_key("rate", rate),
     );
     bar.set_message(what);
-    bar.enable_steady_tick(Duration::from_millis(200));
+    bar.enable_steady_tick(PROGRESS_TICK);
     bar
 }

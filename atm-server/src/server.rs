@@ -24,14 +24,13 @@ pub async fn run(
 ) -> Result<(), JournalError> {
     let stop = CancellationToken::new();
     let handler = Arc::new(AtmHandler::new(Arc::clone(&bank)));
-    let mut serving = std::pin::pin!(serve(listener, handler, connections, stop.clone()));
+    let serving = tokio::spawn(serve(listener, handler, connections, stop.clone()));
     tokio::select! {
-        _ = &mut serving => {}
         error = bank.journal().ended() => return Err(error),
         reason = shutdown => tracing::info!(reason, "shutting down"),
     }
     stop.cancel();
-    let unfinished = serving.await;
+    let unfinished = serving.await.expect("accepting connections does not panic");
     if unfinished > 0 {
         tracing::warn!(unfinished, "connections did not finish within the grace period");
     }

@@ -10,7 +10,7 @@ use bank_core::{
     TerminalId, Transaction, TxnId,
 };
 
-use crate::reading_desk::{ReadingDesk, TooManyLogins};
+use crate::blocking_work::{BlockingWork, TooManyLogins};
 use crate::to_wire;
 
 /// A request as the session understands it: checked, and owning what it needs. PINs are zeroized when dropped.
@@ -108,7 +108,7 @@ impl Command {
 /// What one connection's requests work on.
 pub(crate) struct Session {
     bank: Arc<Bank>,
-    desk: Arc<ReadingDesk>,
+    blocking: Arc<BlockingWork>,
     terminal: TerminalId,
     login: Option<Login>,
 }
@@ -145,10 +145,10 @@ impl Answer<'_> {
 }
 
 impl Session {
-    pub(crate) fn new(bank: Arc<Bank>, desk: Arc<ReadingDesk>, terminal: TerminalId) -> Session {
+    pub(crate) fn new(bank: Arc<Bank>, blocking: Arc<BlockingWork>, terminal: TerminalId) -> Session {
         Session {
             bank,
-            desk,
+            blocking,
             terminal,
             login: None,
         }
@@ -249,7 +249,7 @@ impl Session {
         let Some((number, pin)) = card else {
             return Ok(answer.error(ErrorCode::LoginRefused, REFUSED));
         };
-        let Ok(login) = self.desk.login(number, pin).await.map_err(|TooManyLogins| ()) else {
+        let Ok(login) = self.blocking.login(number, pin).await.map_err(|TooManyLogins| ()) else {
             return Ok(answer.error(ErrorCode::Busy, BUSY));
         };
         match login {
@@ -287,7 +287,7 @@ impl Session {
         let Some(old) = old else {
             return Ok(answer.error(ErrorCode::LoginRefused, REFUSED));
         };
-        match self.desk.change_pin(login, old, new).await {
+        match self.blocking.change_pin(login, old, new).await {
             Err(TooManyLogins) => Ok(answer.error(ErrorCode::Busy, BUSY)),
             Ok(Ok(())) => {
                 tracing::info!(account = %self.account().id(), terminal = %self.terminal, "changed a PIN");
@@ -301,7 +301,7 @@ impl Session {
 
     async fn statement(&self, lines: u16, answer: Answer<'_>) -> Result<Lsn, JournalError> {
         match self
-            .desk
+            .blocking
             .statement(self.account().clone(), usize::from(lines))
             .await
         {

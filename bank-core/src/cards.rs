@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::card::CardState;
 use crate::ids::CardNumber;
 use crate::journal::UpdateNumber;
+use crate::limits::DEAD_CARD_ENTRIES;
 use crate::shared_cell::SharedCell;
 
 /// What is kept of a card while it is in use.
@@ -58,9 +59,6 @@ pub(crate) struct Cards {
 }
 
 impl Cards {
-    /// Dead entries that are kept before they are swept out.
-    const SLACK: usize = 1024;
-
     /// The card's cell: the live one, or a new one.
     pub(crate) fn cell(&self, number: &CardNumber) -> Arc<CardCell> {
         if let Some(cell) = self.cells.get(number).and_then(|cell| cell.upgrade()) {
@@ -78,7 +76,7 @@ impl Cards {
     /// Drops the entries of cells that are no more, once there may be as many of them as live ones.
     fn sweep(&self) {
         let mut sweep_at = self.sweep_at.lock();
-        if self.cells.len() >= (*sweep_at).max(Cards::SLACK) {
+        if self.cells.len() >= (*sweep_at).max(DEAD_CARD_ENTRIES) {
             self.cells.retain(|_, cell| cell.strong_count() > 0);
             *sweep_at = 2 * self.cells.len();
         }
@@ -112,10 +110,14 @@ mod tests {
     fn cards_out_of_use_are_forgotten() {
         let cards = Cards::default();
         let kept = cards.cell(&number(&"kept"));
-        for card in 0..10 * Cards::SLACK {
+        for card in 0..10 * DEAD_CARD_ENTRIES {
             cards.cell(&number(&card));
         }
-        assert!(cards.cells.len() <= Cards::SLACK + 1, "{}", cards.cells.len());
+        assert!(
+            cards.cells.len() <= DEAD_CARD_ENTRIES + 1,
+            "{}",
+            cards.cells.len()
+        );
         assert!(Arc::ptr_eq(&kept, &cards.cell(&number(&"kept"))));
     }
 }

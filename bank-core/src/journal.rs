@@ -184,32 +184,34 @@ impl Journal {
     /// Gives the row its place, the next one, and gives that back. The order of appends is the order of Lsns,
     /// so whoever appends under an account's lock has that account's rows in order.
     pub(crate) fn append(&self, slot: Slot, mut row: Row) -> Lsn {
-        slot.0.forget();
-        let mut queue = self.shared.queue.lock();
-        row.lsn = queue.last_lsn.next();
-        queue.last_lsn = row.lsn;
-        let first = queue.batch.len() == 0;
-        queue.batch.rows.push(row);
-        drop(queue);
-        if first {
-            self.shared.arrived.notify_one();
-        }
-        row.lsn
+        self.push(slot, |queue| {
+            row.lsn = queue.last_lsn.next();
+            queue.last_lsn = row.lsn;
+            queue.batch.rows.push(row);
+            row.lsn
+        })
     }
 
     /// Appends a change that is no row.
     pub(crate) fn append_update(&self, slot: Slot, update: Update) -> UpdateNumber {
+        self.push(slot, |queue| {
+            queue.last_update += 1;
+            queue.batch.updates.push(update);
+            UpdateNumber(queue.last_update)
+        })
+    }
+
+    /// Spends a slot on one entry, and wakes the thread if it may be waiting for one.
+    fn push<R>(&self, slot: Slot, add: impl FnOnce(&mut Queue) -> R) -> R {
         slot.0.forget();
         let mut queue = self.shared.queue.lock();
-        queue.last_update += 1;
-        let number = UpdateNumber(queue.last_update);
         let first = queue.batch.len() == 0;
-        queue.batch.updates.push(update);
+        let added = add(&mut queue);
         drop(queue);
         if first {
             self.shared.arrived.notify_one();
         }
-        number
+        added
     }
 
     /// Waits until the row `lsn`, and so every row before it, is durable.

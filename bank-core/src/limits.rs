@@ -108,6 +108,16 @@ pub const IDLE_DEADLINE: Duration = Duration::from_secs(300);
 /// For a client to take the replies that were written to it.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// For a client to close after the server has said its last words: closing at once could reset the connection and
+/// take from the client what it has not read yet.
+pub const CLOSE_LINGER: Duration = Duration::from_millis(500);
+
+/// Bytes of a reply buffer that an idle connection keeps: an ordinary reply.
+pub const KEPT_REPLY_BYTES: usize = 512;
+
+/// Entries of cards that nobody uses any more, above which they are swept out.
+pub const DEAD_CARD_ENTRIES: usize = 1024;
+
 /// For requests in flight to finish once the server was asked to stop.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
@@ -128,6 +138,12 @@ pub const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// First and longest pause before a terminal tries again to reach the bank.
 pub const RECONNECT_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+
+/// Connections that the demonstration's server takes: its own terminal, and a few that somebody adds to try it.
+pub const DEMO_CONNECTIONS: usize = 16;
+
+/// How often a progress bar is drawn although nothing has moved.
+pub const PROGRESS_TICK: Duration = Duration::from_millis(200);
 
 /// Lines of a mini-statement: what fits on a terminal's screen and a receipt.
 pub const MINI_STATEMENT_LINES: u16 = 10;

@@ -205,26 +205,19 @@ fn read_rows(csv: &[u8], bad: &mut Vec<BadRow>) -> Vec<ListedRow> {
         }
         let line = record.position().map_or(0, csv::Position::line);
         let mut reject = |reason: String| bad.push(BadRow { line, reason });
-        let Some(columns) = &columns else {
-            match read_heading(&record) {
+        let columns = match &mut columns {
+            Some(columns) => columns,
+            none => match read_heading(&record) {
                 Ok(Some(heading)) => {
-                    columns = Some(heading);
+                    *none = Some(heading);
                     continue;
                 }
-                Ok(None) => {
-                    let heading = vec!["holder", "pin", "balance"];
-                    match read_row(line, &record, &heading) {
-                        Ok(row) => rows.push(row),
-                        Err(reasons) => reasons.into_iter().for_each(&mut reject),
-                    }
-                    columns = Some(heading);
-                    continue;
-                }
+                Ok(None) => none.insert(vec!["holder", "pin", "balance"]),
                 Err(reason) => {
                     reject(reason);
                     return rows;
                 }
-            }
+            },
         };
         match read_row(line, &record, columns) {
             Ok(row) => rows.push(row),

@@ -1,7 +1,7 @@
 //! Transactions and the rules that approve or decline them: a pure function of state, order and time.
 
 use crate::account::{Account, AccountStatus};
-use crate::ids::{AccountId, TerminalId, TxnId};
+use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
 use crate::money::{Amount, Money};
 use crate::row::{Contra, ContraSide, Kind, Outcome, Row, SystemAccount};
 use crate::time::{BusinessDate, Moment};
@@ -201,7 +201,7 @@ fn row(
     balance: Money,
 ) -> Row {
     Row {
-        lsn: account.last_lsn,
+        lsn: Lsn::ZERO,
         moment,
         kind,
         outcome,
@@ -289,7 +289,6 @@ fn debit(account: &Account, amount: Amount) -> Result<Money, Decline> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Lsn;
     use crate::money::Currency;
     use crate::time::Timestamp;
     use proptest::prelude::*;

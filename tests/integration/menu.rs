@@ -254,16 +254,21 @@ fn a_pin_that_a_script_would_pipe_is_asked_for_on_a_screen_and_not_shown() {
     assert!(!seen.contains("2468"), "{seen}");
 }
 
-#[test]
-fn the_demonstration_works_in_one_command_and_leaves_nothing_behind() {
-    let place = tempfile::tempdir().unwrap();
-    let mut demo = Command::new(program("atm-cli"))
-        .arg("demo")
-        .env("TMPDIR", place.path())
+/// The demonstration, with its temporary directory in `place`.
+fn demonstrate(place: &std::path::Path) -> std::process::Child {
+    let mut demo = Command::new(program("atm-cli"));
+    demo.arg("demo")
+        .env("TMPDIR", place)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn the_demonstration_works_in_one_command_and_leaves_nothing_behind() {
+    let place = tempfile::tempdir().unwrap();
+    let mut demo = demonstrate(place.path());
     demo.stdin
         .take()
         .unwrap()
@@ -291,13 +296,7 @@ fn a_demonstration_that_is_hung_up_leaves_nothing_behind() {
     use rustix::process::{Pid, Signal, kill_process};
     for signal in [Signal::HUP, Signal::TERM, Signal::INT] {
         let place = tempfile::tempdir().unwrap();
-        let mut demo = Command::new(program("atm-cli"))
-            .arg("demo")
-            .env("TMPDIR", place.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut demo = demonstrate(place.path());
         let mut output = BufReader::new(demo.stdout.take().unwrap());
         let mut line = String::new();
         while !line.contains("Welcome") {

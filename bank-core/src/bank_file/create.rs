@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::open::{check_peppers, make_durable};
 use super::rows::{
@@ -87,13 +87,13 @@ pub fn create_bank(
     let new = beside(path, "loading");
     // What a load that was killed left behind.
     remove_if_there(&new)?;
-    let put_in_place =
+    let made =
         write_new(&new, security, moment, accounts, cards, written).and_then(|()| put_in_place(&new, path));
-    if put_in_place.is_err() {
+    if made.is_err() {
         // It holds every PIN's hash. That it cannot be removed is less than what went wrong before.
         let _ = remove_if_there(&new);
     }
-    put_in_place
+    made
 }
 
 fn put_in_place(new: &Path, path: &Path) -> Result<(), BankFileError> {
@@ -106,11 +106,15 @@ fn put_in_place(new: &Path, path: &Path) -> Result<(), BankFileError> {
 }
 
 /// Empties and removes the log of the bank that is about to be replaced: SQLite would take it for the new
-/// one's. What is replaced need not be a bank of this version, nor a bank at all; and of a bank that somebody has
-/// removed, the log may still be there.
+/// one's. Of a bank that somebody has removed, the log may still be there.
 fn retire(path: &Path) -> Result<(), BankFileError> {
     if path.exists() {
-        empty_log(path)?;
+        // Opened without a look at its version: another version's log is part of it no less.
+        let old = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
+        make_durable(
+            &old.map_err(BankFileError::sqlite("opening the bank that is to be replaced"))?,
+            path,
+        )?;
     }
     let name = path.file_name().unwrap_or_default();
     for suffix in ["-wal", "-shm", "-journal"] {
@@ -119,19 +123,6 @@ fn retire(path: &Path) -> Result<(), BankFileError> {
         remove_if_there(&path.with_file_name(log))?;
     }
     sync_directory_of(path).map_err(BankFileError::io(path))
-}
-
-fn empty_log(path: &Path) -> Result<(), BankFileError> {
-    let emptied = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        .map_err(BankFileError::sqlite("opening the bank that is to be replaced"))
-        .and_then(|old| make_durable(&old, path));
-    match emptied {
-        Err(BankFileError::Sqlite {
-            source: rusqlite::Error::SqliteFailure(error, _),
-            ..
-        }) if error.code == ErrorCode::NotADatabase => Ok(()),
-        other => other,
-    }
 }
 
 fn remove_if_there(path: &Path) -> Result<(), BankFileError> {

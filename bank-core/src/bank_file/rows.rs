@@ -16,7 +16,7 @@ use crate::time::{BusinessDate, Moment, Timestamp};
 /// Totals of the bank's own accounts.
 pub(crate) type Totals = BTreeMap<SystemLedger, i128>;
 
-/// For each account that has one of its columns misread.
+/// That a column holds what this program never writes there.
 fn bad(table: &'static str, key: i64, column: &'static str) -> BankFileError {
     BankFileError::damaged(format!("{table} {key} has an impossible {column}"))
 }
@@ -171,7 +171,7 @@ pub(super) fn read_account(columns: &rusqlite::Row<'_>) -> Result<Account, BankF
     })
 }
 
-/// The first account checkpoint that a reader of the file must start from.
+/// The row up to which the `accounts` and `system_accounts` tables are complete.
 pub(super) fn read_checkpoint_lsn(connection: &Connection) -> Result<Lsn, BankFileError> {
     let lsn: i64 = connection
         .query_row("SELECT checkpoint_lsn FROM bank", [], |row| row.get(0))

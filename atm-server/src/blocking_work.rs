@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 /// Runs the bank's blocking work for the async tasks, in bounded numbers.
-pub(crate) struct ReadingDesk {
+pub(crate) struct BlockingWork {
     bank: Arc<Bank>,
     pin_checks: Semaphore,
     logins: AtomicUsize,
@@ -23,21 +23,21 @@ pub(crate) struct ReadingDesk {
 /// There are more logins than can wait.
 pub(crate) struct TooManyLogins;
 
-impl ReadingDesk {
+impl BlockingWork {
     /// PIN checks at once: one for each core, since a check keeps one busy.
     fn pin_checks() -> usize {
         available_parallelism().map_or(1, usize::from)
     }
 
-    /// The threads that this desk keeps busy at most.
+    /// The threads that this keeps busy at most.
     pub(crate) fn threads() -> usize {
-        ReadingDesk::pin_checks() + READER_CONNECTIONS
+        BlockingWork::pin_checks() + READER_CONNECTIONS
     }
 
-    pub(crate) fn new(bank: Arc<Bank>) -> ReadingDesk {
-        ReadingDesk {
+    pub(crate) fn new(bank: Arc<Bank>) -> BlockingWork {
+        BlockingWork {
             bank,
-            pin_checks: Semaphore::new(ReadingDesk::pin_checks()),
+            pin_checks: Semaphore::new(BlockingWork::pin_checks()),
             logins: AtomicUsize::new(0),
             statements: Semaphore::new(READER_CONNECTIONS),
         }
@@ -70,7 +70,7 @@ impl ReadingDesk {
             .pin_checks
             .acquire()
             .await
-            .expect("the desk's semaphores are never closed");
+            .expect("these semaphores are never closed");
         let bank = Arc::clone(&self.bank);
         // The runtime gives up a thread's work only when the server ends.
         Ok(spawn_blocking(move || check(&bank))
@@ -87,7 +87,7 @@ impl ReadingDesk {
             .statements
             .acquire()
             .await
-            .expect("the desk's semaphores are never closed");
+            .expect("these semaphores are never closed");
         let bank = Arc::clone(&self.bank);
         let read = spawn_blocking(move || bank.statement(&account, lines)).await;
         read.unwrap_or(Err(StatementError::Journal(JournalError::Closed)))
@@ -101,7 +101,7 @@ impl ReadingDesk {
             }
         }
         let place = Leave(&self.logins);
-        if self.logins.fetch_add(1, Ordering::AcqRel) >= ReadingDesk::pin_checks() + PIN_QUEUE {
+        if self.logins.fetch_add(1, Ordering::AcqRel) >= BlockingWork::pin_checks() + PIN_QUEUE {
             return Err(TooManyLogins);
         }
         Ok(place)
