@@ -131,7 +131,16 @@ pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
 /// SQLite's own locks are released whenever any descriptor of the database is closed.
 #[derive(Debug)]
 pub struct BankLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for BankLock {
+    /// Merely closing the file would leave the lock with a child process that another thread is just starting:
+    /// until it has become its own program, it has a copy of every open file.
+    fn drop(&mut self) {
+        // If even that fails, the lock goes when the last copy of the file is closed.
+        _ = self.file.unlock();
+    }
 }
 
 impl BankLock {
@@ -151,7 +160,7 @@ impl BankLock {
             .open(&path)
             .map_err(&io)?;
         match file.try_lock() {
-            Ok(()) => Ok(BankLock { _file: file }),
+            Ok(()) => Ok(BankLock { file }),
             Err(TryLockError::WouldBlock) => Err(BankFileError::InUse(bank.to_owned())),
             Err(TryLockError::Error(error)) => Err(io(error)),
         }
@@ -200,5 +209,22 @@ fn connect(path: &Path, access: Access) -> Result<Connection, BankFileError> {
             Err(BankFileError::Foreign(path.to_owned()))
         }
         Err(error) => Err(BankFileError::sqlite("opening the bank file")(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_lock_is_free_even_while_a_starting_child_still_has_a_copy_of_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let bank = directory.path().join("bank.db");
+        let lock = BankLock::take(&bank).unwrap();
+        let copy = lock.file.try_clone().unwrap();
+        assert!(matches!(BankLock::take(&bank), Err(BankFileError::InUse(_))));
+        drop(lock);
+        BankLock::take(&bank).expect("the lock is free");
+        drop(copy);
     }
 }
