@@ -66,12 +66,13 @@ impl Command {
                     &format!("The new PIN is refused: {error}."),
                 ),
             },
-            RequestBody::Reverse { .. } | RequestBody::Resolve { .. } | RequestBody::Advice { .. } => {
-                refused(
-                    ErrorCode::NotSupported,
-                    &format!("{} is not supported yet.", request.body.name()),
-                )
-            }
+            RequestBody::Reverse { .. }
+            | RequestBody::Resolve { .. }
+            | RequestBody::Advice { .. }
+            | RequestBody::Totals => refused(
+                ErrorCode::NotSupported,
+                &format!("{} is not supported yet.", request.body.name()),
+            ),
         }
     }
 

@@ -72,11 +72,17 @@ pub enum Decline {
     /// The payee's balance would pass what an account can hold.
     #[error("The account to transfer to cannot hold that much money.")]
     PayeeBalanceTooLarge = 10,
+    /// The terminal gave the transaction up before the bank had done it.
+    #[error("This transaction was given up before it was done.")]
+    GivenUp = 11,
+    /// Undoing the original would pass what an account can hold.
+    #[error("This cannot be undone: an account could not hold the money.")]
+    CannotReverse = 12,
 }
 
 impl Decline {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Decline; 10] = [
+    pub const ALL: [Decline; 12] = [
         Decline::AccountClosed,
         Decline::AccountFrozen,
         Decline::DailyLimit,
@@ -87,6 +93,8 @@ impl Decline {
         Decline::PayeeUnavailable,
         Decline::OtherCurrency,
         Decline::PayeeBalanceTooLarge,
+        Decline::GivenUp,
+        Decline::CannotReverse,
     ];
 
     /// The number under which the journal stores it.
@@ -114,6 +122,8 @@ impl Decline {
             Decline::PayeeUnavailable => "payee_unavailable",
             Decline::OtherCurrency => "other_currency",
             Decline::PayeeBalanceTooLarge => "payee_balance_too_large",
+            Decline::GivenUp => "given_up",
+            Decline::CannotReverse => "cannot_reverse",
         }
     }
 }

@@ -57,6 +57,10 @@ error_codes! {
     OtherCurrency = 9, "other_currency", "57";
     /// The payee's balance would pass what an account can hold.
     PayeeBalanceTooLarge = 10, "payee_balance_too_large", "13";
+    /// The terminal gave the transaction up before the bank had done it.
+    GivenUp = 11, "given_up", "12";
+    /// The reversal would pass what an account can hold.
+    CannotReverse = 12, "cannot_reverse", "21";
 
     /// A frame holds no message. The connection is closed.
     MalformedFrame = 100, "malformed_frame", "30";
@@ -94,6 +98,12 @@ error_codes! {
     InternalError = 116, "internal_error", "96";
     /// A new PIN is not 4 to 12 digits.
     InvalidPin = 117, "invalid_pin", "12";
+    /// The transaction id is that of another transaction.
+    TxnIdReused = 118, "txn_id_reused", "94";
+    /// The transaction id is more than five minutes ahead of the server's clock.
+    TxnIdAhead = 119, "txn_id_ahead", "12";
+    /// There is no such account.
+    NoSuchAccount = 120, "no_such_account", "14";
 }
 
 impl ErrorCode {
@@ -116,6 +126,8 @@ impl From<Decline> for ErrorCode {
             Decline::PayeeUnavailable => ErrorCode::PayeeUnavailable,
             Decline::OtherCurrency => ErrorCode::OtherCurrency,
             Decline::PayeeBalanceTooLarge => ErrorCode::PayeeBalanceTooLarge,
+            Decline::GivenUp => ErrorCode::GivenUp,
+            Decline::CannotReverse => ErrorCode::CannotReverse,
         }
     }
 }

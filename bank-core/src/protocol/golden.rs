@@ -140,6 +140,7 @@ fn requests() {
         },
         "07 0b 04 32343638 04 31333537",
     );
+    request(RequestBody::Totals, "07 0c");
 }
 
 #[test]
@@ -220,6 +221,28 @@ fn replies() {
         },
         "07 00 08 70 05 427573792e",
     );
+    let undone = Receipt {
+        amount: 2000,
+        ..receipt
+    };
+    reply(
+        300,
+        ReplyBody::Reversed(undone),
+        "07 ac02 09 TXN e0e693aee45f a01f 849d01 555344",
+    );
+    reply(0, ReplyBody::Never, "07 00 0a");
+    reply(
+        0,
+        ReplyBody::StaleId {
+            newest: 1_645_557_742_000,
+        },
+        "07 00 0b e0e693aee45f",
+    );
+    let total = CashTotal {
+        currency: USD,
+        cash: -2000,
+    };
+    reply(300, ReplyBody::Totals(vec![total]), "07 ac02 0c 01 555344 9f1f");
 }
 
 #[test]

@@ -190,6 +190,8 @@ pub enum RequestBody<'a> {
         #[serde(borrow)]
         new: Secret<&'a str>,
     },
+    /// How much cash has come into and gone out of this terminal?
+    Totals,
 }
 
 impl RequestBody<'_> {
@@ -208,6 +210,7 @@ impl RequestBody<'_> {
             RequestBody::Advice { .. } => "Advice",
             RequestBody::Statement { .. } => "Statement",
             RequestBody::ChangePin { .. } => "ChangePin",
+            RequestBody::Totals => "Totals",
         }
     }
 }
@@ -282,6 +285,28 @@ pub enum ReplyBody<'a> {
         #[serde(borrow)]
         message: &'a str,
     },
+    /// To `Reverse`, and to `Resolve` after it: the original was done, and then undone. The receipt is that of the
+    /// undoing.
+    Reversed(Receipt),
+    /// To `Reverse` and `Resolve`: this terminal's original was never done, nor will be.
+    Never,
+    /// To a transaction: nothing was done, nor will be, under an id as old as this. A new one will do.
+    StaleId {
+        /// The instant of the newest id that the account has forgotten: milliseconds since 1970-01-01 UTC. A new id
+        /// must be later.
+        newest: i64,
+    },
+    /// To `Totals`, one for each currency in which this terminal has moved cash.
+    Totals(Vec<CashTotal>),
+}
+
+/// What a terminal's cash account adds up to in one currency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CashTotal {
+    /// Three ASCII letters of ISO 4217.
+    pub currency: [u8; 3],
+    /// Minor units: what was put in less what was taken out since the terminal became known.
+    pub cash: i64,
 }
 
 /// What a customer is told of a transaction. The reply that holds it names its journal row.
@@ -306,7 +331,7 @@ pub struct StatementLine<'a> {
     pub lsn: u64,
     /// When it was decided: milliseconds since 1970-01-01 UTC.
     pub time: i64,
-    /// 1 deposit, 2 withdrawal, 3 transfer, 4 opening; others may be added.
+    /// 1 deposit, 2 withdrawal, 3 transfer, 4 opening, 5 reversal, 6 advice, 7 fence; others may be added.
     pub kind: u8,
     /// 0 if approved, else the [`super::ErrorCode`] of the decline.
     pub outcome: u16,
