@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bank_core::bank_file::{self, CardSecurity, ExistingNames};
 use bank_core::limits::DEMO_CONNECTIONS;
 use bank_core::loading::AccountList;
-use bank_core::{Bank, Moment, Peppers, PinProfile, TerminalId};
+use bank_core::{Bank, Moment, Peppers, PinProfile, Registration, TerminalId};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -83,6 +83,7 @@ fn serve(runtime: &Runtime, path: &Path) -> Result<Served, Error> {
         listener,
         bank,
         DEMO_CONNECTIONS,
+        Registration::BySelf,
         shutdown,
     ));
     Ok(Served {

@@ -35,6 +35,8 @@ last four digits of that number, with leading zeros: card 7 has PIN 0007, card 1
     Verify(BankArgs),
     /// Show an account's newest journal rows, also while the bank is being served
     Statement(StatementArgs),
+    /// Register a terminal with a secret, without which nobody comes in under its id; the bank must not be served
+    AddTerminal(AddTerminalArgs),
 }
 
 /// Which bank.
@@ -128,6 +130,26 @@ pub struct ServeArgs {
     /// Connections served at once; more are told that the server is full
     #[arg(long, value_name = "N", default_value_t = bank_core::limits::DEFAULT_CONNECTIONS)]
     pub connections: usize,
+    /// Let in only terminals that were registered with a secret; otherwise an unknown one registers itself
+    #[arg(long)]
+    pub registered_terminals: bool,
+}
+
+/// Arguments of `add-terminal`.
+#[derive(Debug, clap::Args)]
+pub struct AddTerminalArgs {
+    /// The terminal's id: 1 to 8 of A-Z, 0-9 and -
+    #[arg(value_name = "ID")]
+    pub terminal: bank_core::TerminalId,
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: BankArgs,
+    /// The new file for the secret; take it to the terminal and nowhere else
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: PathBuf,
+    /// Give a terminal that has a secret a new one
+    #[arg(long)]
+    pub replace: bool,
 }
 
 /// Arguments of `statement`.

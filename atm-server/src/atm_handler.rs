@@ -8,11 +8,12 @@ use bank_core::protocol::{
     ErrorCode, FrameError, Greeting, Hello, HelloError, NOTICE_ID, Proof, Reply, ReplyBody, Request, VERSION,
     decode, encode,
 };
-use bank_core::{Bank, JournalError, Lsn, Moment, TerminalId};
+use bank_core::{Bank, JournalError, Lsn, Moment, Registration, TerminalId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::blocking_work::BlockingWork;
 use crate::connection::{Connection, ReadEnd};
@@ -23,6 +24,7 @@ use crate::session::{Command, Session};
 pub struct AtmHandler {
     bank: Arc<Bank>,
     blocking: Arc<BlockingWork>,
+    registration: Registration,
 }
 
 /// Why a conversation ends.
@@ -37,8 +39,9 @@ enum End {
 
 impl AtmHandler {
     /// A handler for a bank's terminals.
-    pub fn new(bank: Arc<Bank>) -> AtmHandler {
+    pub fn new(bank: Arc<Bank>, registration: Registration) -> AtmHandler {
         AtmHandler {
+            registration,
             blocking: Arc::new(BlockingWork::new(Arc::clone(&bank))),
             bank,
         }
@@ -99,18 +102,14 @@ impl AtmHandler {
                 None => connection.read_until(deadline, shutdown).await?,
             }
         };
-        let terminal = hello?;
-        if !self.bank.knows_terminal(terminal) {
-            let slot = self.bank.journal().reserve().await?;
-            let registered = self
-                .bank
-                .register_terminal(slot, terminal, Moment::now().time)
-                .map_err(|error| {
-                    End::Say(
-                        ErrorCode::TerminalRefused,
-                        format!("The terminal is refused: {error}."),
-                    )
-                })?;
+        let Introduction { terminal, secret } = hello?;
+        let slot = self.bank.journal().reserve().await?;
+        let secret = secret.as_ref().map(|secret| secret.as_slice());
+        let registered = self
+            .bank
+            .admit_terminal(slot, terminal, secret, self.registration, Moment::now().time)
+            .map_err(|error| refuse_terminal(&error))?;
+        if let Some(registered) = registered {
             self.bank.journal().update_durable(registered).await?;
             tracing::info!(%terminal, "registered a terminal");
         }
@@ -205,7 +204,13 @@ impl ClientHandler for AtmHandler {
     }
 }
 
-fn read_hello(body: &[u8]) -> Result<TerminalId, End> {
+/// What a terminal says of itself.
+struct Introduction {
+    terminal: TerminalId,
+    secret: Option<Zeroizing<Vec<u8>>>,
+}
+
+fn read_hello(body: &[u8]) -> Result<Introduction, End> {
     let hello = Hello::decode(body).map_err(|error| match error {
         HelloError::Frame(error) => error.into(),
         HelloError::Version(version) => End::Say(
@@ -213,16 +218,20 @@ fn read_hello(body: &[u8]) -> Result<TerminalId, End> {
             format!("Version {version} of the protocol is not spoken here, only version {VERSION}."),
         ),
     })?;
-    if let Proof::Secret(_) = hello.proof {
-        let message = "Terminals' secrets are not supported yet.".into();
-        return Err(End::Say(ErrorCode::TerminalRefused, message));
-    }
-    TerminalId::new(hello.terminal).map_err(|error| {
-        End::Say(
-            ErrorCode::TerminalRefused,
-            format!("The terminal is refused: {error}."),
-        )
+    Ok(Introduction {
+        terminal: TerminalId::new(hello.terminal).map_err(|error| refuse_terminal(&error))?,
+        secret: match hello.proof {
+            Proof::None => None,
+            Proof::Secret(secret) => Some(Zeroizing::new(secret.0.to_vec())),
+        },
     })
+}
+
+fn refuse_terminal(why: &dyn std::fmt::Display) -> End {
+    End::Say(
+        ErrorCode::TerminalRefused,
+        format!("The terminal is refused: {why}."),
+    )
 }
 
 fn refusal(code: ErrorCode, message: &str) -> Greeting<'_> {

@@ -1,5 +1,5 @@
-//! What must wait for a core or a disk is done here: PIN checks and statements, on threads that may wait, and
-//! never so many that money waits for them.
+//! What must wait for a core or a disk is done here: PIN checks, statements, and what looks for old transactions, on
+//! threads that may wait, and never so many that money waits for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,9 @@ use std::thread::available_parallelism;
 use bank_core::bank::StatementError;
 use bank_core::bank_file::StatementLine;
 use bank_core::limits::{PIN_QUEUE, READER_CONNECTIONS};
-use bank_core::{AccountHandle, Balance, Bank, CardNumber, JournalError, Login, LoginError, Pin};
+use bank_core::{
+    AccountHandle, Balance, Bank, CardNumber, JournalError, Login, LoginError, Pin, SettlingError,
+};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -17,7 +19,7 @@ pub(crate) struct BlockingWork {
     bank: Arc<Bank>,
     pin_checks: Semaphore,
     logins: AtomicUsize,
-    statements: Semaphore,
+    reads: Semaphore,
 }
 
 /// There are more logins than can wait.
@@ -39,7 +41,7 @@ impl BlockingWork {
             bank,
             pin_checks: Semaphore::new(BlockingWork::pin_checks()),
             logins: AtomicUsize::new(0),
-            statements: Semaphore::new(READER_CONNECTIONS),
+            reads: Semaphore::new(READER_CONNECTIONS),
         }
     }
 
@@ -83,14 +85,31 @@ impl BlockingWork {
         account: AccountHandle,
         lines: usize,
     ) -> Result<(Balance, Vec<StatementLine>), StatementError> {
+        self.read(move |bank| bank.statement(&account, lines)).await
+    }
+
+    /// What may have to search the journal.
+    pub(crate) async fn settle<R: Send + 'static>(
+        &self,
+        settle: impl FnOnce(&Bank) -> Result<R, SettlingError> + Send + 'static,
+    ) -> Result<R, SettlingError> {
+        self.read(settle).await
+    }
+
+    async fn read<R: Send + 'static, E: From<JournalError> + Send + 'static>(
+        &self,
+        read: impl FnOnce(&Bank) -> Result<R, E> + Send + 'static,
+    ) -> Result<R, E> {
         let _turn = self
-            .statements
+            .reads
             .acquire()
             .await
             .expect("these semaphores are never closed");
         let bank = Arc::clone(&self.bank);
-        let read = spawn_blocking(move || bank.statement(&account, lines)).await;
-        read.unwrap_or(Err(StatementError::Journal(JournalError::Closed)))
+        // The runtime gives up a thread's work only when the server ends.
+        spawn_blocking(move || read(&bank))
+            .await
+            .unwrap_or(Err(JournalError::Closed.into()))
     }
 
     fn queue_up(&self) -> Result<impl Drop + '_, TooManyLogins> {

@@ -10,12 +10,12 @@ use bank_core::bank_file::{self, CardSecurity, ExistingNames, NewAccount, NewCar
 use bank_core::limits::MAX_LIST_BYTES;
 use bank_core::loading::{AccountList, ListError};
 use bank_core::row::{Contra, Outcome};
-use bank_core::{Account, Bank, Currency, JournalError, Moment, Peppers, PinProfile};
+use bank_core::{Account, Bank, Currency, JournalError, Moment, Peppers, PinProfile, TerminalSecret};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
-use crate::args::{Args, Command, GenerateArgs, LoadArgs, ServeArgs, StatementArgs};
+use crate::args::{AddTerminalArgs, Args, Command, GenerateArgs, LoadArgs, ServeArgs, StatementArgs};
 use crate::blocking_work::BlockingWork;
 use crate::config::{BankPaths, ServeConfig};
 use crate::progress;
@@ -49,6 +49,7 @@ pub fn run(args: Args) -> Ended {
         Command::Serve(args) => return serve(args),
         Command::Verify(args) => verify(&args.bank),
         Command::Statement(args) => statement(&args),
+        Command::AddTerminal(args) => add_terminal(&args),
     };
     result.unwrap_or_else(|error| {
         // A reader that has seen enough, such as `head`, is no failure.
@@ -96,6 +97,27 @@ fn log_to_stderr() {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .try_init();
+}
+
+fn add_terminal(args: &AddTerminalArgs) -> Result<Ended, Error> {
+    let AddTerminalArgs {
+        terminal,
+        bank,
+        secret_file,
+        replace,
+    } = args;
+    let secret = TerminalSecret::create(secret_file)?;
+    let added = bank_file::add_terminal(&bank.bank, *terminal, secret.hash(), Moment::now().time, *replace);
+    if let Err(error) = added {
+        // It opens nothing, so nobody is to take it for one that does.
+        let _ = std::fs::remove_file(secret_file);
+        return Err(error.into());
+    }
+    say(format_args!(
+        "terminal {terminal} may come in with the secret in {}",
+        secret_file.display()
+    ));
+    Ok(Ended::Done)
 }
 
 fn load(args: LoadArgs) -> Result<Ended, Error> {
@@ -283,7 +305,14 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
     if io::stdin().is_terminal() {
         let _ = writeln!(io::stderr(), "Press Enter to stop.");
     }
-    server::run(listener, bank, config.connections, asked_to_stop).await?;
+    server::run(
+        listener,
+        bank,
+        config.connections,
+        config.registration,
+        asked_to_stop,
+    )
+    .await?;
     tracing::info!("closed in order");
     Ok(())
 }

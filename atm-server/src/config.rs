@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bank_core::limits::SPARE_OPEN_FILES;
-use bank_core::{PinProfile, bank_file};
+use bank_core::{PinProfile, Registration, bank_file};
 
 use crate::args::{PinProfileArg, SecretBankArgs, ServeArgs};
 
@@ -61,6 +61,8 @@ pub struct ServeConfig {
     pub listen: SocketAddr,
     /// Connections served at once, at least 1.
     pub connections: usize,
+    /// Who registers terminals.
+    pub registration: Registration,
 }
 
 impl TryFrom<ServeArgs> for ServeConfig {
@@ -78,6 +80,11 @@ impl TryFrom<ServeArgs> for ServeConfig {
             paths: args.bank.into(),
             listen: args.listen,
             connections,
+            registration: if args.registered_terminals {
+                Registration::ByOperator
+            } else {
+                Registration::BySelf
+            },
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bank_core::{Bank, JournalError};
+use bank_core::{Bank, JournalError, Registration};
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +20,11 @@ pub async fn run(
     listener: TcpListener,
     bank: Arc<Bank>,
     connections: usize,
+    registration: Registration,
     shutdown: impl Future<Output = &'static str>,
 ) -> Result<(), JournalError> {
     let stop = CancellationToken::new();
-    let handler = Arc::new(AtmHandler::new(Arc::clone(&bank)));
+    let handler = Arc::new(AtmHandler::new(Arc::clone(&bank), registration));
     let serving = tokio::spawn(serve(listener, handler, connections, stop.clone()));
     tokio::select! {
         error = bank.journal().ended() => return Err(error),

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bank_core::journal::Slot;
 use bank_core::limits::MAX_STATEMENT_LINES;
-use bank_core::protocol::{ErrorCode, NOTICE_ID, Reply, ReplyBody, Request, RequestBody, encode};
+use bank_core::protocol::{CashTotal, ErrorCode, NOTICE_ID, Reply, ReplyBody, Request, RequestBody, encode};
 use bank_core::{
-    AccountId, Amount, Bank, CardNumber, JournalError, Login, LoginError, Lsn, Moment, Order, Pin,
-    TerminalId, Transaction, TxnId,
+    AccountId, Amount, Bank, CardNumber, Fate, JournalError, Login, LoginError, Lsn, Moment, Order, Pin,
+    Posted, Repeat, Row, SettlingError, TerminalId, Transaction, TxnId,
 };
 
 use crate::blocking_work::{BlockingWork, TooManyLogins};
@@ -16,13 +16,40 @@ use crate::to_wire;
 /// A request as the session understands it: checked, and owning what it needs. PINs are zeroized when dropped.
 pub(crate) enum Command {
     Ping,
-    Login { card: Option<(CardNumber, Pin)> },
+    Login {
+        card: Option<(CardNumber, Pin)>,
+    },
     Logout,
     Balance,
-    Transact { txn_id: TxnId, transaction: Transaction },
-    Statement { lines: u16 },
-    ChangePin { old: Option<Pin>, new: Pin },
-    Refused { code: ErrorCode, message: String },
+    Transact {
+        txn_id: TxnId,
+        transaction: Transaction,
+    },
+    Statement {
+        lines: u16,
+    },
+    ChangePin {
+        old: Option<Pin>,
+        new: Pin,
+    },
+    Settle {
+        account: AccountId,
+        txn_id: TxnId,
+        how: Settling,
+    },
+    Totals,
+    Refused {
+        code: ErrorCode,
+        message: String,
+    },
+}
+
+/// What a terminal does about an earlier transaction of its own.
+#[derive(Clone, Copy)]
+pub(crate) enum Settling {
+    Resolve,
+    Reverse,
+    Advise(Amount),
 }
 
 impl Command {
@@ -66,34 +93,56 @@ impl Command {
                     &format!("The new PIN is refused: {error}."),
                 ),
             },
-            RequestBody::Reverse { .. }
-            | RequestBody::Resolve { .. }
-            | RequestBody::Advice { .. }
-            | RequestBody::Totals => refused(
-                ErrorCode::NotSupported,
-                &format!("{} is not supported yet.", request.body.name()),
-            ),
+            RequestBody::Reverse { account, txn_id } => {
+                Command::settle(account, txn_id, Some(Settling::Reverse))
+            }
+            RequestBody::Resolve { account, txn_id } => {
+                Command::settle(account, txn_id, Some(Settling::Resolve))
+            }
+            RequestBody::Advice {
+                account,
+                txn_id,
+                amount,
+            } => Command::settle(account, txn_id, Amount::from_minor(amount).map(Settling::Advise)),
+            RequestBody::Totals => Command::Totals,
         }
     }
 
     fn transact(txn_id: [u8; 16], amount: i64, transaction: impl FnOnce(Amount) -> Transaction) -> Command {
-        let Ok(txn_id) = TxnId::from_bytes(txn_id) else {
-            let message = "The transaction id is no UUID of version 7.".into();
-            return Command::Refused {
-                code: ErrorCode::InvalidTxnId,
-                message,
-            };
-        };
-        let Some(amount) = Amount::from_minor(amount) else {
-            let message = "The amount must be more than zero.".into();
-            return Command::Refused {
-                code: ErrorCode::InvalidAmount,
-                message,
-            };
-        };
-        Command::Transact {
-            txn_id,
-            transaction: transaction(amount),
+        match (TxnId::from_bytes(txn_id), Amount::from_minor(amount)) {
+            (Err(_), _) => Command::invalid_txn_id(),
+            (_, None) => Command::invalid_amount(),
+            (Ok(txn_id), Some(amount)) => Command::Transact {
+                txn_id,
+                transaction: transaction(amount),
+            },
+        }
+    }
+
+    /// Settling, of which there is none if its amount is none.
+    fn settle(account: u64, txn_id: [u8; 16], how: Option<Settling>) -> Command {
+        match (AccountId::new(account), TxnId::from_bytes(txn_id), how) {
+            (Err(error), _, _) => Command::Refused {
+                code: ErrorCode::InvalidRequest,
+                message: format!("Of the original, {error}."),
+            },
+            (_, Err(_), _) => Command::invalid_txn_id(),
+            (_, _, None) => Command::invalid_amount(),
+            (Ok(account), Ok(txn_id), Some(how)) => Command::Settle { account, txn_id, how },
+        }
+    }
+
+    fn invalid_txn_id() -> Command {
+        Command::Refused {
+            code: ErrorCode::InvalidTxnId,
+            message: "The transaction id is no UUID of version 7.".into(),
+        }
+    }
+
+    fn invalid_amount() -> Command {
+        Command::Refused {
+            code: ErrorCode::InvalidAmount,
+            message: "The amount must be more than zero.".into(),
         }
     }
 
@@ -101,7 +150,11 @@ impl Command {
     pub(crate) fn is_slow(&self) -> bool {
         matches!(
             self,
-            Command::Login { .. } | Command::Statement { .. } | Command::ChangePin { .. }
+            Command::Login { .. }
+                | Command::Statement { .. }
+                | Command::ChangePin { .. }
+                | Command::Settle { .. }
+                | Command::Totals
         )
     }
 }
@@ -132,6 +185,25 @@ impl Answer<'_> {
             self.out,
         );
         lsn
+    }
+
+    /// A transaction's reply.
+    fn outcome(self, row: &Row) -> Lsn {
+        let mut sentence = String::new();
+        self.reply(row.lsn, to_wire::outcome(row, &mut sentence))
+    }
+
+    fn settling_error(self, error: SettlingError) -> Result<Lsn, JournalError> {
+        Ok(match error {
+            SettlingError::Busy => self.error(
+                ErrorCode::Busy,
+                "Another request settles the same transaction. Please ask again.",
+            ),
+            SettlingError::Ahead => self.error(ErrorCode::TxnIdAhead, AHEAD),
+            SettlingError::OtherBody => self.error(ErrorCode::TxnIdReused, REUSED),
+            SettlingError::Journal(error) => return Err(error),
+            SettlingError::BankFile(error) => internal_error(self, &error),
+        })
     }
 
     fn error(self, code: ErrorCode, message: &str) -> Lsn {
@@ -215,10 +287,12 @@ impl Session {
             Command::Transact { txn_id, transaction } => {
                 // The place in the queue is waited for while nothing is locked.
                 let slot = self.bank.journal().reserve().await?;
-                Ok(self.transact(slot, txn_id, transaction, answer))
+                self.transact(slot, txn_id, transaction, answer).await
             }
             Command::ChangePin { old, new } => self.change_pin(old, new, answer).await,
             Command::Statement { lines } => self.statement(lines, answer).await,
+            Command::Settle { account, txn_id, how } => self.settle(account, txn_id, how, answer).await,
+            Command::Totals => self.totals(answer).await,
         }
     }
 
@@ -230,15 +304,75 @@ impl Session {
             .account
     }
 
-    fn transact(&self, slot: Slot, txn_id: TxnId, transaction: Transaction, answer: Answer<'_>) -> Lsn {
+    async fn transact(
+        &self,
+        slot: Slot,
+        txn_id: TxnId,
+        transaction: Transaction,
+        answer: Answer<'_>,
+    ) -> Result<Lsn, JournalError> {
         let order = Order {
             txn_id,
             terminal: self.terminal,
             transaction,
         };
-        let row = self.bank.post(slot, self.account(), &order, Moment::now());
-        let mut sentence = String::new();
-        answer.reply(row.lsn, to_wire::outcome(&row, &mut sentence))
+        match self.bank.post(slot, self.account(), &order, Moment::now()) {
+            Posted::Decided(row) => Ok(answer.outcome(&row)),
+            Posted::Ahead => Ok(answer.error(ErrorCode::TxnIdAhead, AHEAD)),
+            posted @ (Posted::Seen(_) | Posted::PerhapsSeen(_)) => {
+                let account = self.account().clone();
+                let repeat = move |bank: &Bank| bank.first_outcome(&account, &order, posted);
+                match self.blocking.settle(repeat).await {
+                    Ok(Repeat::Outcome(row)) => Ok(answer.outcome(&row)),
+                    Ok(Repeat::OtherBody) => Ok(answer.error(ErrorCode::TxnIdReused, REUSED)),
+                    Ok(Repeat::Stale(newest)) => {
+                        let newest = newest.millis();
+                        Ok(answer.reply(Lsn::ZERO, ReplyBody::StaleId { newest }))
+                    }
+                    Err(error) => answer.settling_error(error),
+                }
+            }
+        }
+    }
+
+    async fn settle(
+        &self,
+        account: AccountId,
+        txn_id: TxnId,
+        how: Settling,
+        answer: Answer<'_>,
+    ) -> Result<Lsn, JournalError> {
+        let Some(account) = self.bank.account(account) else {
+            return Ok(answer.error(ErrorCode::NoSuchAccount, "There is no such account."));
+        };
+        let (terminal, now) = (self.terminal, Moment::now());
+        let settle = move |bank: &Bank| match how {
+            Settling::Resolve => bank.resolve(&account, txn_id, terminal, now),
+            Settling::Reverse => bank.reverse(&account, txn_id, terminal, now),
+            Settling::Advise(amount) => bank
+                .advise(&account, txn_id, terminal, amount, now)
+                .map(Fate::Outcome),
+        };
+        match self.blocking.settle(settle).await {
+            Ok(Fate::Outcome(row)) => Ok(answer.outcome(&row)),
+            Ok(Fate::Reversed(row)) => Ok(answer.reply(row.lsn, ReplyBody::Reversed(to_wire::receipt(&row)))),
+            Ok(Fate::Never) => Ok(answer.reply(Lsn::ZERO, ReplyBody::Never)),
+            Err(error) => answer.settling_error(error),
+        }
+    }
+
+    async fn totals(&self, answer: Answer<'_>) -> Result<Lsn, JournalError> {
+        let terminal = self.terminal;
+        match self.blocking.settle(move |bank| bank.cash_totals(terminal)).await {
+            Ok((lsn, totals)) => {
+                let totals = totals.into_iter().map(|(currency, cash)| CashTotal {
+                    currency: to_wire::currency(currency),
+                    cash: cash.minor(),
+                });
+                Ok(answer.reply(lsn, ReplyBody::Totals(totals.collect())))
+            }
+            Err(error) => answer.settling_error(error),
+        }
     }
 
     async fn log_in(
@@ -332,6 +466,9 @@ impl Drop for Session {
     }
 }
 
+const AHEAD: &str =
+    "The transaction id is more than five minutes ahead of the bank's clock. Nothing was done.";
+const REUSED: &str = "The transaction id is that of another transaction. Nothing was done.";
 const BUSY: &str = "Too many PINs are being checked at once. Please try again.";
 
 fn internal_error(answer: Answer<'_>, error: &dyn std::fmt::Display) -> Lsn {

@@ -12,15 +12,19 @@ pub(crate) fn currency(currency: Currency) -> [u8; 3] {
         .expect("a currency has three letters")
 }
 
-/// A transaction's row as its reply. A declined one needs a place for its sentence.
-pub(crate) fn outcome<'a>(row: &Row, sentence: &'a mut String) -> ReplyBody<'a> {
-    let receipt = Receipt {
+pub(crate) fn receipt(row: &Row) -> Receipt {
+    Receipt {
         txn_id: row.txn_id.map(TxnId::to_bytes).unwrap_or_default(),
         time: row.moment.time.millis(),
         amount: row.amount.minor(),
         balance: row.balance.minor(),
         currency: currency(row.currency),
-    };
+    }
+}
+
+/// A transaction's row as its reply. A declined one needs a place for its sentence.
+pub(crate) fn outcome<'a>(row: &Row, sentence: &'a mut String) -> ReplyBody<'a> {
+    let receipt = receipt(row);
     match row.outcome {
         Outcome::Approved => ReplyBody::Approved(receipt),
         Outcome::Declined(decline) => {

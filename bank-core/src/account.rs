@@ -1,7 +1,8 @@
 //! An account: plain state, and the one way in which it changes.
 
-use crate::ids::{AccountId, Lsn};
+use crate::ids::{AccountId, Lsn, TxnId};
 use crate::money::{Currency, Money};
+use crate::recent_ids::RecentIds;
 use crate::time::{BusinessDate, Moment, Timestamp};
 
 /// What may happen on an account.
@@ -38,6 +39,8 @@ pub struct Account {
     pub last_time: Timestamp,
     /// The newest row that changed or declined to change the account: what a reader of it depends on.
     pub last_lsn: Lsn,
+    /// The ids of the newest transactions that name this account first.
+    pub recent_ids: RecentIds,
 }
 
 impl Account {
@@ -54,6 +57,7 @@ impl Account {
             business_date: BusinessDate::default(),
             last_time: Timestamp::default(),
             last_lsn: Lsn::ZERO,
+            recent_ids: RecentIds::default(),
         }
     }
 
@@ -70,6 +74,9 @@ impl Account {
     /// and the replay of an old one alike.
     pub fn apply(&mut self, change: &AccountChange) {
         debug_assert!(change.lsn > self.last_lsn, "rows are applied in order");
+        if let Some(id) = change.txn_id {
+            self.recent_ids.keep(id, change.lsn);
+        }
         self.withdrawn = change.withdrawn_after(self.business_date, self.withdrawn);
         self.business_date = change.moment.date;
         self.balance = change.balance;
@@ -87,8 +94,10 @@ pub struct AccountChange {
     pub moment: Moment,
     /// The balance after it.
     pub balance: Money,
-    /// What the rows on the newest row's date withdrew in cash.
+    /// What the rows on the newest row's date withdrew in cash; negative if more was given back.
     pub withdrawn: Money,
+    /// The greatest transaction id that has its outcome in one of the rows.
+    pub txn_id: Option<TxnId>,
 }
 
 impl AccountChange {
@@ -96,6 +105,7 @@ impl AccountChange {
     pub fn then(self, newer: AccountChange) -> AccountChange {
         AccountChange {
             withdrawn: newer.withdrawn_after(self.moment.date, self.withdrawn),
+            txn_id: newer.txn_id.max(self.txn_id),
             ..newer
         }
     }
@@ -105,7 +115,8 @@ impl AccountChange {
         if self.moment.date > date {
             return self.withdrawn;
         }
-        // The rules keep a day's withdrawals within an i64, since each is covered by a balance.
+        // The rules keep a day's withdrawals within an i64, since each is covered by a balance; what is given back of
+        // them was among them.
         Money::from_minor(withdrawn.minor().saturating_add(self.withdrawn.minor()))
     }
 }
@@ -123,6 +134,7 @@ mod tests {
             },
             balance: Money::from_minor(balance),
             withdrawn: Money::from_minor(withdrawn),
+            txn_id: None,
         }
     }
 

@@ -3,36 +3,34 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dashmap::DashSet;
+use dashmap::{DashMap, DashSet};
 
-use crate::account::Account;
 use crate::bank_file::{
     BankFileError, BankFileWriter, BankLock, CheckpointPolicy, Readers, StatementLine, open_bank,
 };
 use crate::card::{Card, CardState, CardStatus};
 use crate::cards::{CardCell, Cards, LiveCard, PinHash};
 use crate::durable::JournalError;
-use crate::ids::{AccountId, CardNumber, Lsn, TerminalId};
+use crate::ids::{AccountId, CardNumber, TerminalId, TxnId};
 use crate::journal::{Journal, Slot, Update, UpdateNumber};
+use crate::ledger::{AccountHandle, Balance, Ledger, Posted, Searched};
 use crate::limits::MAX_TERMINALS;
-use crate::money::{Currency, Money};
 use crate::pin::{Peppers, Pin, PinError, PinProfile};
-use crate::row::Row;
-use crate::shared_cell::SharedCell;
-use crate::terminal::Terminal;
+use crate::terminal::{SecretHash, Terminal};
 use crate::time::{Moment, Timestamp};
-use crate::transaction::{Order, Payee, Transaction, decide};
+use crate::transaction::Order;
 
 /// An open bank. All its methods take `&self`, and any number of threads may call them at once.
 ///
 /// Nothing that it gives may be shown to a client before the journal says that it is durable: a [`Row`] by its
 /// Lsn, a [`Balance`] by the Lsn in it. Methods that wait for that themselves say so.
 pub struct Bank {
-    accounts: dashmap::DashMap<AccountId, Arc<SharedCell<Account>>>,
+    pub(crate) ledger: Ledger,
     cards: Cards,
-    terminals: DashSet<TerminalId>,
-    journal: Journal,
-    readers: Readers,
+    terminals: DashMap<TerminalId, Option<SecretHash>>,
+    pub(crate) readers: Readers,
+    /// The originals that a terminal is settling: one request at a time for each.
+    pub(crate) settling: DashSet<(AccountId, TxnId)>,
     peppers: Peppers,
     /// What new PINs' hashes cost.
     pin_profile: PinProfile,
@@ -40,24 +38,6 @@ pub struct Bank {
     decoy_hash: String,
     /// Dropped last, when nothing touches the file any more.
     _lock: BankLock,
-}
-
-/// An account of an open bank.
-#[derive(Clone, Debug)]
-pub struct AccountHandle {
-    id: AccountId,
-    cell: Arc<SharedCell<Account>>,
-}
-
-/// An account's balance and the newest row that it depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Balance {
-    /// What the bank owes the customer.
-    pub balance: Money,
-    /// In which currency.
-    pub currency: Currency,
-    /// The row that must be durable before the balance is shown.
-    pub lsn: Lsn,
 }
 
 /// A customer who has shown a card and its PIN.
@@ -107,10 +87,25 @@ pub enum StatementError {
     BankFile(#[from] BankFileError),
 }
 
-/// There are as many terminals as a bank may have.
+/// Why a terminal is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the bank has {MAX_TERMINALS} terminals and takes no more")]
-pub struct TooManyTerminals;
+pub enum TerminalError {
+    /// It is unknown, or did not prove itself. Which of these is not told.
+    #[error("it is unknown or did not prove itself")]
+    Refused,
+    /// There are as many terminals as a bank may have.
+    #[error("the bank has {MAX_TERMINALS} terminals and takes no more")]
+    TooMany,
+}
+
+/// Whether a terminal that the bank does not know may register itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// It may, at its first hello: for terminals on the server's own machine.
+    BySelf,
+    /// Only the operator registers terminals, and each must prove itself.
+    ByOperator,
+}
 
 impl Bank {
     /// Opens a bank file: recovers it, makes durable what it holds, and starts the journal. It is then locked
@@ -129,7 +124,10 @@ impl Bank {
     pub fn open_with(path: &Path, peppers: Peppers, policy: CheckpointPolicy) -> Result<Bank, BankFileError> {
         let mut opened = open_bank(path, &peppers)?;
         let accounts = std::mem::take(&mut opened.accounts);
-        let terminals = std::mem::take(&mut opened.terminals).into_iter().collect();
+        let terminals = std::mem::take(&mut opened.terminals)
+            .into_iter()
+            .map(|terminal| (terminal.id, terminal.secret_hash))
+            .collect();
         let (last_lsn, pin_profile) = (opened.last_lsn, opened.pin_profile);
         let pin = Pin::new(b"0000").expect("four digits are a PIN");
         let decoy_hash = peppers
@@ -138,11 +136,11 @@ impl Bank {
         let readers = Readers::new(&opened.path);
         let (writer, lock) = BankFileWriter::new(opened, policy)?;
         Ok(Bank {
-            accounts,
+            ledger: Ledger::new(accounts, Journal::start(writer, last_lsn)),
             cards: Cards::default(),
             terminals,
-            journal: Journal::start(writer, last_lsn),
             readers,
+            settling: DashSet::new(),
             peppers,
             pin_profile,
             decoy_hash,
@@ -152,70 +150,25 @@ impl Bank {
 
     /// The journal: for slots, and for waiting until what it holds is durable.
     pub fn journal(&self) -> &Journal {
-        &self.journal
+        self.ledger.journal()
     }
 
     /// How many accounts there are.
     pub fn account_count(&self) -> usize {
-        self.accounts.len()
+        self.ledger.account_count()
     }
 
     /// The account with that number.
     pub fn account(&self, id: AccountId) -> Option<AccountHandle> {
-        // The clone outlives the map's guard, which is gone with this statement.
-        let cell = Arc::clone(&*self.accounts.get(&id)?);
-        Some(AccountHandle { id, cell })
+        self.ledger.account(id)
     }
 
-    /// Decides a customer's transaction, gives it its place in the journal and carries it out: the row is its
-    /// receipt, once it is durable. It takes microseconds, does no I/O and cannot fail.
-    pub fn post(&self, slot: Slot, account: &AccountHandle, order: &Order, now: Moment) -> Row {
-        let payee = match order.transaction {
-            Transaction::Transfer { to, .. } if to != account.id => self.account(to),
-            _ => None,
-        };
-        let Some(payee) = payee else {
-            return account
-                .cell
-                .write(|account| self.carry_out(slot, order, account, None, now));
-        };
-        // Two transfers the opposite way must not wait for each other: the lower number is locked first.
-        if account.id < payee.id {
-            account.cell.write(|account| {
-                payee
-                    .cell
-                    .write(|payee| self.carry_out(slot, order, account, Some(payee), now))
-            })
-        } else {
-            payee.cell.write(|payee| {
-                account
-                    .cell
-                    .write(|account| self.carry_out(slot, order, account, Some(payee), now))
-            })
-        }
-    }
-
-    fn carry_out(
-        &self,
-        slot: Slot,
-        order: &Order,
-        account: &mut Account,
-        payee: Option<&mut Account>,
-        now: Moment,
-    ) -> Row {
-        let mut row = decide(
-            order,
-            account,
-            payee.as_deref().map_or(Payee::None, Payee::Account),
-            now,
-        );
-        row.lsn = self.journal.append(slot, row);
-        // From here on nothing can fail.
-        account.apply(&row.account_change());
-        if let (Some(payee), Some((_, change))) = (payee, row.payee_change()) {
-            payee.apply(&change);
-        }
-        row
+    /// Decides a customer's transaction unless its id is known, gives it its place in the journal and carries it out.
+    /// It takes microseconds, does no I/O and cannot fail.
+    ///
+    /// Where the id is known, [`Bank::first_outcome`] gives the first outcome.
+    pub fn post(&self, slot: Slot, account: &AccountHandle, order: &Order, now: Moment) -> Posted {
+        self.ledger.post(slot, account, order, now, Searched::No)
     }
 
     /// Checks a card and its PIN. It blocks: for reading the card, for the PIN's hash (tens of milliseconds of
@@ -260,7 +213,7 @@ impl Bank {
             hash,
             pepper_id: self.peppers.newest(),
         });
-        let slot = self.journal.reserve_blocking()?;
+        let slot = self.journal().reserve_blocking()?;
         let update = cell.write(|live| {
             let live = live.as_mut().filter(|live| live.pin_version == pin_version)?;
             live.pin_version += 1;
@@ -270,16 +223,16 @@ impl Bank {
                 pin,
                 _cell: Arc::clone(&cell),
             };
-            Some(self.journal.append_update(slot, update))
+            Some(self.journal().append_update(slot, update))
         });
-        self.journal
+        self.journal()
             .update_durable(update.ok_or(LoginError::Refused)?)
             .wait()?;
         Ok(())
     }
 
     fn check_pin(&self, number: &CardNumber, pin: &Pin) -> Result<PinAccepted, LoginError> {
-        let slot = self.journal.reserve_blocking()?;
+        let slot = self.journal().reserve_blocking()?;
         let cell = self.cards.cell(number);
         let Some(card) = self.readers.card(number)? else {
             return self.refuse(pin);
@@ -288,7 +241,7 @@ impl Bank {
             let live = live.get_or_insert(LiveCard::new(card.state));
             live.state = live.state.count_try()?;
             live.pending += 1;
-            self.journal
+            self.journal()
                 .append_update(slot, card_update(number, live.state, &cell));
             Some((live.pin_version, live.changed_pin.clone()))
         });
@@ -299,7 +252,7 @@ impl Bank {
             Some(changed) => self.peppers.verify(pin, &changed.hash, changed.pepper_id),
             None => self.peppers.verify(pin, &card.pin_hash, card.pepper_id),
         };
-        let slot = self.journal.reserve_blocking()?;
+        let slot = self.journal().reserve_blocking()?;
         let (accepted, update) = cell.write(|live| {
             let live = live.as_mut().expect("the try was counted in it");
             live.pending -= 1;
@@ -312,7 +265,7 @@ impl Bank {
             };
             let blocked = live.state.status == CardStatus::Blocked;
             let update = self
-                .journal
+                .journal()
                 .append_update(slot, card_update(number, live.state, &cell));
             if blocked {
                 live.blocked.get_or_insert(update);
@@ -320,7 +273,7 @@ impl Bank {
             (matches!(judged, Ok(true)) && !changed && !blocked, update)
         });
         // This update is after that of the counted try, so both are durable then.
-        self.journal.update_durable(update).wait()?;
+        self.journal().update_durable(update).wait()?;
         judged?;
         if accepted {
             Ok(PinAccepted {
@@ -351,36 +304,55 @@ impl Bank {
         lines: usize,
     ) -> Result<(Balance, Vec<StatementLine>), StatementError> {
         let balance = account.balance();
-        self.journal.durable(balance.lsn).wait()?;
+        self.journal().durable(balance.lsn).wait()?;
         let lines = self
             .readers
-            .statement(account.id, balance.currency, balance.lsn, lines)?;
+            .statement(account.id(), balance.currency, balance.lsn, lines)?;
         Ok((balance, lines))
     }
 
-    /// Whether the bank knows the terminal.
-    pub fn knows_terminal(&self, id: TerminalId) -> bool {
-        self.terminals.contains(&id)
-    }
-
-    /// Makes a terminal known, unless it is. What is given must be durable before the terminal is answered.
+    /// Lets a terminal in, if it is known and proves itself or may register itself. A new one must be durable, as the
+    /// number given for it says, before it is answered.
     ///
     /// # Errors
-    /// [`TooManyTerminals`].
-    pub fn register_terminal(
+    /// [`TerminalError`].
+    pub fn admit_terminal(
+        &self,
+        slot: Slot,
+        id: TerminalId,
+        secret: Option<&[u8]>,
+        registration: Registration,
+        now: Timestamp,
+    ) -> Result<Option<UpdateNumber>, TerminalError> {
+        let known = self.terminals.get(&id).map(|hash| *hash);
+        match (known, secret) {
+            // Of two hashes it tells nobody anything how long it takes to compare them.
+            (Some(Some(expected)), Some(secret)) if SecretHash::of(secret) == expected => Ok(None),
+            (Some(None), None) if registration == Registration::BySelf => Ok(None),
+            (None, None) if registration == Registration::BySelf => {
+                self.register_terminal(slot, id, now).map(Some)
+            }
+            _ => Err(TerminalError::Refused),
+        }
+    }
+
+    fn register_terminal(
         &self,
         slot: Slot,
         id: TerminalId,
         now: Timestamp,
-    ) -> Result<UpdateNumber, TooManyTerminals> {
-        if self.terminals.len() >= MAX_TERMINALS && !self.knows_terminal(id) {
-            return Err(TooManyTerminals);
+    ) -> Result<UpdateNumber, TerminalError> {
+        if self.terminals.len() >= MAX_TERMINALS {
+            return Err(TerminalError::TooMany);
         }
-        self.terminals.insert(id);
-        // Recorded even if it was known: whoever made it known may not be durable yet.
-        Ok(self
-            .journal
-            .append_update(slot, Update::Terminal(Terminal { id, registered: now })))
+        let terminal = Terminal {
+            id,
+            registered: now,
+            secret_hash: None,
+        };
+        let registered = self.journal().append_update(slot, Update::Terminal(terminal));
+        self.terminals.insert(id, None);
+        Ok(registered)
     }
 
     /// Ends the bank in order: commits what was posted, brings the `accounts` table up to date and empties the
@@ -390,7 +362,7 @@ impl Bank {
     /// If a commit failed, now or before. Then the file is as the failed commit left it.
     pub fn close(&self) -> Result<(), JournalError> {
         self.readers.close();
-        self.journal.close()
+        self.journal().close()
     }
 }
 
@@ -410,133 +382,15 @@ fn card_update(number: &CardNumber, state: CardState, cell: &Arc<CardCell>) -> U
     }
 }
 
-impl AccountHandle {
-    /// The account's number.
-    pub fn id(&self) -> AccountId {
-        self.id
-    }
-
-    /// The balance, and what it depends on.
-    pub fn balance(&self) -> Balance {
-        self.cell.read(|account| Balance {
-            balance: account.balance,
-            currency: account.currency,
-            lsn: account.last_lsn,
-        })
-    }
-
-    /// The account's currency, which never changes.
-    pub fn currency(&self) -> Currency {
-        self.cell.read(|account| account.currency)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bank_file::{self, CardSecurity};
-    use crate::loading::AccountList;
-    use crate::money::Amount;
-    use crate::pin::PinProfile;
+    use crate::account::Account;
+    use crate::bank_file;
     use crate::row::Outcome;
+    use crate::test_bank::{Site, account, amount, deposit, moment, post_at};
     use crate::time::BusinessDate;
-    use crate::transaction::Decline;
-    use crate::{Currency, TxnId};
-    use std::path::PathBuf;
-
-    /// A bank of ten accounts with 10.00 each, whose pepper outlives it.
-    struct Site {
-        directory: tempfile::TempDir,
-    }
-
-    impl Site {
-        fn new() -> Site {
-            let site = Site {
-                directory: tempfile::tempdir().unwrap(),
-            };
-            let list = AccountList::generate(10, Currency::USD, Money::from_minor(1000));
-            let (accounts, cards) = list
-                .hash_pins(&site.peppers(), PinProfile::Fast, &|_| ())
-                .unwrap();
-            let security = CardSecurity {
-                profile: PinProfile::Fast,
-                peppers: &site.peppers(),
-            };
-            bank_file::create_bank(
-                &site.path(),
-                false,
-                &security,
-                moment(0),
-                &accounts,
-                &cards,
-                &|_| (),
-            )
-            .unwrap();
-            site
-        }
-
-        fn path(&self) -> PathBuf {
-            self.directory.path().join("bank.db")
-        }
-
-        fn peppers(&self) -> Peppers {
-            Peppers::read_or_create(&self.directory.path().join("pepper")).unwrap()
-        }
-
-        fn open(&self) -> Bank {
-            Bank::open(&self.path(), self.peppers()).unwrap()
-        }
-
-        fn open_with(&self, policy: CheckpointPolicy) -> Bank {
-            Bank::open_with(&self.path(), self.peppers(), policy).unwrap()
-        }
-
-        fn query(&self, sql: &str) -> i64 {
-            rusqlite::Connection::open(self.path())
-                .unwrap()
-                .query_row(sql, [], |row| row.get(0))
-                .unwrap()
-        }
-    }
-
-    fn moment(seconds: i64) -> Moment {
-        Moment::at(Timestamp::from_millis(1_795_219_200_000 + seconds * 1000))
-    }
-
-    fn account(bank: &Bank, number: u64) -> AccountHandle {
-        bank.account(AccountId::new(number).unwrap()).unwrap()
-    }
-
-    fn post_at(bank: &Bank, number: u64, transaction: Transaction, now: Moment) -> Row {
-        let order = Order {
-            txn_id: TxnId::generate(),
-            terminal: "ATM-1".parse().unwrap(),
-            transaction,
-        };
-        let row = bank.post(
-            bank.journal().reserve_blocking().unwrap(),
-            &account(bank, number),
-            &order,
-            now,
-        );
-        bank.journal().durable(row.lsn).wait().unwrap();
-        row
-    }
-
-    fn amount(minor: i64) -> Amount {
-        Amount::from_minor(minor).unwrap()
-    }
-
-    fn deposit(bank: &Bank, number: u64, minor: i64) -> Row {
-        post_at(
-            bank,
-            number,
-            Transaction::Deposit {
-                amount: amount(minor),
-            },
-            moment(1),
-        )
-    }
+    use crate::transaction::{Decline, Transaction};
 
     #[test]
     fn replay_gives_the_accounts_that_were_served() {
@@ -562,11 +416,8 @@ mod tests {
                 moment(round as i64 * 40_000),
             );
         }
-        let snapshot = |bank: &Bank| -> Vec<Account> {
-            (1..=10)
-                .map(|number| account(bank, number).cell.read(Account::clone))
-                .collect()
-        };
+        let snapshot =
+            |bank: &Bank| -> Vec<Account> { (1..=10).map(|number| account(bank, number).copy()).collect() };
         let served = snapshot(&bank);
         drop(bank); // As in a crash: nothing is checkpointed.
         assert_eq!(
@@ -579,9 +430,14 @@ mod tests {
         replayed.close().unwrap();
         drop(replayed);
         assert_eq!(site.query("SELECT checkpoint_lsn FROM bank"), 50);
+        // Of the ids the table has only the greatest, which is all that is known when they have been dropped.
+        let dropped = |mut account: Account| {
+            account.recent_ids.drop_all();
+            account
+        };
         assert_eq!(
             snapshot(&site.open()),
-            served,
+            served.into_iter().map(dropped).collect::<Vec<_>>(),
             "and so does the table after an orderly end"
         );
     }
@@ -627,7 +483,7 @@ mod tests {
         for round in 0..1000 {
             deposit(&bank, round % 10 + 1, 1);
         }
-        let log = std::fs::metadata(site.directory.path().join("bank.db-wal"))
+        let log = std::fs::metadata(site.path().with_extension("db-wal"))
             .unwrap()
             .len();
         // A thousand commits write at least a page each, 4 MiB in all.
@@ -858,23 +714,44 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_registered_once_and_for_good() {
+    fn a_terminal_gets_in_by_what_it_was_given_and_no_other_way() {
+        use Registration::{ByOperator, BySelf};
         let site = Site::new();
+        let (given, other) = (SecretHash::of(b"given"), &b"other"[..]);
+        let add = |secret, replace| {
+            let id = "ATM-8".parse().unwrap();
+            bank_file::add_terminal(&site.path(), id, secret, moment(1).time, replace)
+        };
+        add(given, false).unwrap();
+        assert!(matches!(
+            add(SecretHash::of(other), false),
+            Err(BankFileError::TerminalExists(_))
+        ));
+        add(SecretHash::of(other), true).unwrap();
+        add(given, true).unwrap();
         let bank = site.open();
-        let terminal: TerminalId = "ATM-7".parse().unwrap();
-        assert!(!bank.knows_terminal(terminal));
-        for seconds in [5, 6] {
+        let check = |id: &str, secret: Option<&[u8]>, registration, admitted| {
             let slot = bank.journal().reserve_blocking().unwrap();
-            let registered = bank
-                .register_terminal(slot, terminal, moment(seconds).time)
-                .unwrap();
-            bank.journal().update_durable(registered).wait().unwrap();
-        }
+            let found = bank.admit_terminal(slot, id.parse().unwrap(), secret, registration, moment(5).time);
+            assert_eq!(found.is_ok(), admitted, "{id}, {secret:?}, {registration:?}");
+            if let Ok(Some(registered)) = found {
+                bank.journal().update_durable(registered).wait().unwrap();
+            }
+        };
+        check("ATM-7", None, ByOperator, false);
+        check("ATM-7", Some(b"given"), BySelf, false);
+        check("ATM-7", None, BySelf, true);
+        check("ATM-7", None, BySelf, true);
+        check("ATM-7", None, ByOperator, false);
+        check("ATM-7", Some(b"given"), BySelf, false);
+        check("ATM-8", None, BySelf, false);
+        check("ATM-8", Some(other), BySelf, false);
+        check("ATM-8", Some(b"given"), ByOperator, true);
         drop(bank);
-        assert!(site.open().knows_terminal(terminal));
         assert_eq!(
-            site.query("SELECT registered FROM terminals"),
+            site.query("SELECT registered FROM terminals WHERE terminal = 'ATM-7'"),
             moment(5).time.millis()
         );
+        assert_eq!(site.query("SELECT count(*) FROM terminals"), 2);
     }
 }

@@ -166,6 +166,15 @@ impl TxnId {
         TxnId(uuid::Uuid::now_v7())
     }
 
+    /// A new id for an instant, of those since 1970; the rest of it is random.
+    pub fn at(time: Timestamp) -> TxnId {
+        let random = uuid::Uuid::now_v7().into_bytes();
+        let mut tail = [0; 10];
+        tail.copy_from_slice(&random[6..]);
+        let millis = u64::try_from(time.millis()).unwrap_or(0);
+        TxnId(uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid())
+    }
+
     /// The id with these 16 bytes.
     ///
     /// # Errors

@@ -430,6 +430,7 @@ mod tests {
             balance: Money::ZERO,
             prev_lsn: Lsn::ZERO,
             contra_side: None,
+            original: None,
             currency: Currency::USD,
         }
     }

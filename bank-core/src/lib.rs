@@ -4,7 +4,7 @@
 //! reading here at [`Bank`], and at [`transaction`] for the rules.
 //!
 //! Imports run one way: `limits, money, ids, time` ← `account, card, terminal, transaction, row` ←
-//! `journal, bank_file` ← `bank`. The [`protocol`] uses only ids, money, limits and the names of outcomes.
+//! `journal, bank_file` ← `ledger` ← `bank`. The [`protocol`] uses only ids, money, limits and the names of outcomes.
 
 pub mod account;
 pub mod bank;
@@ -14,24 +14,32 @@ mod cards;
 pub mod durable;
 pub mod ids;
 pub mod journal;
+pub mod ledger;
 pub mod limits;
 pub mod loading;
 pub mod money;
 pub mod pin;
 pub mod protocol;
+pub mod recent_ids;
 pub mod row;
+pub mod settling;
 pub mod shared_cell;
 pub mod terminal;
+#[cfg(test)]
+mod test_bank;
 pub mod time;
 pub mod transaction;
 
 pub use account::Account;
-pub use bank::{AccountHandle, Balance, Bank, Login, LoginError};
+pub use bank::{Bank, Login, LoginError, Registration, TerminalError};
 pub use durable::JournalError;
 pub use ids::{AccountId, CardNumber, Lsn, TerminalId, TxnId};
+pub use ledger::{AccountHandle, Balance, Posted};
 pub use money::{Amount, Currency, Money};
 pub use pin::{Peppers, Pin, PinProfile};
 pub use row::{Kind, Outcome, Row};
+pub use settling::{Fate, Repeat, SettlingError};
 pub use shared_cell::SharedCell;
+pub use terminal::{SecretHash, TerminalSecret};
 pub use time::{BusinessDate, Moment, Timestamp};
 pub use transaction::{Decline, Order, Transaction};

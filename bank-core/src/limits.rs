@@ -42,6 +42,9 @@ pub const MAX_TERMINAL_ID_BYTES: usize = 8;
 /// an end to it.
 pub const MAX_TERMINALS: usize = 100_000;
 
+/// Bytes of a terminal's secret: a random key.
+pub const TERMINAL_SECRET_BYTES: usize = 32;
+
 /// Digits of the shortest PIN (ISO 9564-1).
 pub const MIN_PIN_DIGITS: usize = 4;
 
@@ -50,6 +53,26 @@ pub const MAX_PIN_DIGITS: usize = 12;
 
 /// PIN tries before a card is blocked. Three is the custom of card issuers.
 pub const MAX_PIN_TRIES: u8 = 3;
+
+// --- transaction ids --------------------------------------------------------------------------------
+
+/// Ids that an account keeps. More than can be under way at once, so that whatever is repeated soon is answered without
+/// a search, and no request that is merely late on a busy account is called stale.
+pub const RECENT_IDS: usize = 16 * 1024;
+
+/// Ids that all accounts together keep before those of idle ones are dropped: 24 MiB.
+pub const ALL_RECENT_IDS: usize = 1024 * 1024;
+
+/// Silence of an account after which its ids may be dropped. A client repeats within seconds; later its repeat is
+/// found by a search.
+pub const RECENT_IDS_IDLE: Duration = Duration::from_mins(1);
+
+/// Accounts that one posting looks at for ids to drop.
+pub const RECENT_IDS_SWEEP: usize = 4;
+
+/// How far ahead of the server's clock an id may be. Clients follow the server's time, so this is room for what they
+/// cannot know, and bounds how long an id from a wrong clock makes others stale.
+pub const MAX_ID_AHEAD: Duration = Duration::from_mins(5);
 
 // --- the journal ------------------------------------------------------------------------------------
 
@@ -163,6 +186,8 @@ const _: () = {
     assert!(MAX_REQUEST_BYTES >= MAX_CARD_BYTES + MAX_PIN_DIGITS + 64);
     assert!(MIN_PIN_DIGITS <= MAX_PIN_DIGITS);
     assert!(JOURNAL_QUEUE_ENTRIES as u64 * 4 < ACCOUNT_CHECKPOINT_ROWS);
+    assert!(RECENT_IDS >= JOURNAL_QUEUE_ENTRIES);
+    assert!(RECENT_IDS_IDLE.as_secs() > REPLY_DEADLINE.as_secs());
     assert!(REQUEST_DEADLINE.as_secs() <= IDLE_DEADLINE.as_secs());
     assert!(WRITE_DEADLINE.as_secs() <= SHUTDOWN_GRACE.as_secs());
     assert!(REPLY_DEADLINE.as_secs() > REQUEST_DEADLINE.as_secs());

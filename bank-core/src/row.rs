@@ -3,7 +3,7 @@
 use crate::account::AccountChange;
 use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
 use crate::money::{Currency, Money};
-use crate::time::Moment;
+use crate::time::{BusinessDate, Moment};
 use crate::transaction::Decline;
 
 /// What a row records. The numbers are stored in the journal: they are only added to.
@@ -17,11 +17,25 @@ pub enum Kind {
     Transfer = 3,
     /// The balance with which an account was loaded.
     Opening = 4,
+    /// An approved transaction undone. It bears the original's id.
+    Reversal = 5,
+    /// A customer put cash into a terminal while the bank was away, and the terminal told of it later.
+    Advice = 6,
+    /// A terminal gave up a transaction that the bank had not seen, so that no late copy of it is done.
+    Fence = 7,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 4] = [Kind::Deposit, Kind::Withdrawal, Kind::Transfer, Kind::Opening];
+    pub const ALL: [Kind; 7] = [
+        Kind::Deposit,
+        Kind::Withdrawal,
+        Kind::Transfer,
+        Kind::Opening,
+        Kind::Reversal,
+        Kind::Advice,
+        Kind::Fence,
+    ];
 
     /// The number under which the journal stores it.
     pub const fn number(self) -> u8 {
@@ -40,6 +54,9 @@ impl Kind {
             Kind::Withdrawal => "withdrawal",
             Kind::Transfer => "transfer",
             Kind::Opening => "opening",
+            Kind::Reversal => "reversal",
+            Kind::Advice => "advice",
+            Kind::Fence => "fence",
         }
     }
 }
@@ -137,6 +154,15 @@ pub struct ContraSide {
     pub prev_lsn: Lsn,
 }
 
+/// The row that a reversal undoes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Original {
+    /// Its place.
+    pub lsn: Lsn,
+    /// Its business date: a withdrawal undone on the same date gives back the day's allowance, too.
+    pub date: BusinessDate,
+}
+
 /// One transaction, as it stands in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -148,7 +174,7 @@ pub struct Row {
     pub kind: Kind,
     /// What became of it.
     pub outcome: Outcome,
-    /// The client's id; none for the bank's own postings.
+    /// The client's id, of a reversal its original's; none for the bank's own postings.
     pub txn_id: Option<TxnId>,
     /// The account that it first names.
     pub account: AccountId,
@@ -162,25 +188,46 @@ pub struct Row {
     pub balance: Money,
     /// The account's previous row.
     pub prev_lsn: Lsn,
-    /// The payee's side of an approved transfer.
+    /// The payee's side of an approved transfer, and of its reversal.
     pub contra_side: Option<ContraSide>,
+    /// What a reversal undoes.
+    pub original: Option<Original>,
     /// The currency of both sides. It is the account's, and not stored again with each row.
     pub currency: Currency,
 }
 
 impl Row {
+    /// The id of which the row is the one outcome. A reversal has its original's, which has its outcome already.
+    pub fn own_id(&self) -> Option<TxnId> {
+        self.txn_id.filter(|_| self.kind != Kind::Reversal)
+    }
+
     /// What the row makes of the account that it first names.
     pub fn account_change(&self) -> AccountChange {
-        let cash_out = self.kind == Kind::Withdrawal && self.outcome == Outcome::Approved;
         AccountChange {
             lsn: self.lsn,
             moment: self.moment,
             balance: self.balance,
-            withdrawn: if cash_out {
-                Money::from_minor(-self.amount.minor())
-            } else {
-                Money::ZERO
-            },
+            withdrawn: self.withdrawn(),
+            txn_id: self.own_id(),
+        }
+    }
+
+    /// What the row adds to the cash withdrawn on its date.
+    fn withdrawn(&self) -> Money {
+        let cash = self.contra == Contra::System(SystemAccount::Cash) && self.outcome == Outcome::Approved;
+        let counts = match (self.kind, self.original) {
+            (Kind::Withdrawal, _) => cash,
+            // Money given back is that of a withdrawal.
+            (Kind::Reversal, Some(original)) => {
+                cash && self.amount > Money::ZERO && original.date == self.moment.date
+            }
+            _ => false,
+        };
+        if counts {
+            Money::from_minor(-self.amount.minor())
+        } else {
+            Money::ZERO
         }
     }
 
@@ -194,6 +241,7 @@ impl Row {
             moment: self.moment,
             balance: side.balance,
             withdrawn: Money::ZERO,
+            txn_id: None,
         };
         Some((payee, change))
     }

@@ -3,10 +3,10 @@
 use crate::account::{Account, AccountStatus};
 use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
 use crate::money::{Amount, Money};
-use crate::row::{Contra, ContraSide, Kind, Outcome, Row, SystemAccount};
+use crate::row::{Contra, ContraSide, Kind, Original, Outcome, Row, SystemAccount};
 use crate::time::{BusinessDate, Moment};
 
-/// What a customer wants done on the account that the card opens.
+/// What is to be done on an account: by a customer, on the one that the card opens, or by a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transaction {
     /// Cash put into the terminal.
@@ -26,9 +26,32 @@ pub enum Transaction {
         /// How much.
         amount: Amount,
     },
+    /// Cash put into the terminal while the bank was away: the bank has it, so the account is credited, whatever its
+    /// status and limits.
+    Advice {
+        /// How much.
+        amount: Amount,
+    },
+    /// The terminal gives the transaction up: under its id nothing is to be done any more.
+    GiveUp,
 }
 
-/// A customer's transaction with what identifies it.
+impl Transaction {
+    /// What it is called in the journal, its other side, and what approval adds to the account.
+    fn parts(&self) -> (Kind, Contra, Money) {
+        let cash = Contra::System(SystemAccount::Cash);
+        let debit = |amount: Amount| Money::from_minor(-amount.minor());
+        match *self {
+            Transaction::Deposit { amount } => (Kind::Deposit, cash, amount.money()),
+            Transaction::Withdraw { amount } => (Kind::Withdrawal, cash, debit(amount)),
+            Transaction::Transfer { to, amount } => (Kind::Transfer, Contra::Account(to), debit(amount)),
+            Transaction::Advice { amount } => (Kind::Advice, cash, amount.money()),
+            Transaction::GiveUp => (Kind::Fence, cash, Money::ZERO),
+        }
+    }
+}
+
+/// A transaction with what identifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
     /// The id that the client made for it.
@@ -37,6 +60,21 @@ pub struct Order {
     pub terminal: TerminalId,
     /// What is to be done.
     pub transaction: Transaction,
+}
+
+impl Order {
+    /// Whether a row that was found under the order's id and account is the order's outcome. If not, the id is used for two
+    /// different things.
+    ///
+    /// A deposit and the advice of it are one thing: the advice is sent when the deposit has had no answer. What the
+    /// terminal has given up has its outcome in the fence.
+    pub fn has_outcome(&self, row: &Row) -> bool {
+        let (kind, contra, amount) = self.transaction.parts();
+        let cash_in = |kind| matches!(kind, Kind::Deposit | Kind::Advice);
+        let same_kind = kind == row.kind || (cash_in(kind) && cash_in(row.kind));
+        let same_body = same_kind && (contra, amount) == (row.contra, row.amount);
+        row.terminal == Some(self.terminal) && (same_body || row.kind == Kind::Fence)
+    }
 }
 
 /// Why a business rule declines a transaction. The numbers are stored in the journal: they are only added to.
@@ -142,88 +180,103 @@ pub enum Payee<'a> {
 ///
 /// A row's moment is never before the newest row of any account that it is chained to.
 pub fn decide(order: &Order, account: &Account, payee: Payee<'_>, moment: Moment) -> Row {
-    let moment = moment.not_before(account.last_time, account.business_date);
-    let declined = |kind, contra, amount: Amount, decline| {
-        let requested = if kind == Kind::Deposit {
-            amount.minor()
-        } else {
-            -amount.minor()
-        };
-        row(
-            order,
-            account,
-            moment,
-            kind,
-            Outcome::Declined(decline),
-            contra,
-            requested,
-            account.balance,
-        )
-    };
-    let approved = |kind, contra, amount, balance| {
-        row(
-            order,
-            account,
-            moment,
-            kind,
-            Outcome::Approved,
-            contra,
-            amount,
-            balance,
-        )
-    };
-    let cash = Contra::System(SystemAccount::Cash);
-    match order.transaction {
-        Transaction::Deposit { amount } => match deposit(account, amount) {
-            Ok(balance) => approved(Kind::Deposit, cash, amount.minor(), balance),
-            Err(decline) => declined(Kind::Deposit, cash, amount, decline),
-        },
-        Transaction::Withdraw { amount } => match withdraw(account, amount, moment.date) {
-            Ok(balance) => approved(Kind::Withdrawal, cash, -amount.minor(), balance),
-            Err(decline) => declined(Kind::Withdrawal, cash, amount, decline),
-        },
-        Transaction::Transfer { to, amount } => {
-            let contra = Contra::Account(to);
-            match transfer(account, to, payee, amount) {
-                Ok((balance, payee_account, payee_balance)) => Row {
-                    moment: moment.not_before(payee_account.last_time, payee_account.business_date),
-                    contra_side: Some(ContraSide {
-                        balance: payee_balance,
-                        prev_lsn: payee_account.last_lsn,
-                    }),
-                    ..approved(Kind::Transfer, contra, -amount.minor(), balance)
-                },
-                Err(decline) => declined(Kind::Transfer, contra, amount, decline),
-            }
-        }
-    }
-}
-
-#[allow(clippy::too_many_arguments)] // The parts of a row that differ between its five makers above.
-fn row(
-    order: &Order,
-    account: &Account,
-    moment: Moment,
-    kind: Kind,
-    outcome: Outcome,
-    contra: Contra,
-    amount: i64,
-    balance: Money,
-) -> Row {
-    Row {
+    let (kind, contra, amount) = order.transaction.parts();
+    let row = Row {
         lsn: Lsn::ZERO,
-        moment,
+        moment: moment.not_before(account.last_time, account.business_date),
         kind,
-        outcome,
+        outcome: Outcome::Approved,
         txn_id: Some(order.txn_id),
         account: account.id,
         contra,
         terminal: Some(order.terminal),
-        amount: Money::from_minor(amount),
-        balance,
+        amount,
+        balance: account.balance,
         prev_lsn: account.last_lsn,
         contra_side: None,
+        original: None,
         currency: account.currency,
+    };
+    let decided = match order.transaction {
+        Transaction::Deposit { amount } => deposit(account, amount).map(After::alone),
+        Transaction::Withdraw { amount } => withdraw(account, amount, row.moment.date).map(After::alone),
+        Transaction::Transfer { to, amount } => transfer(account, to, payee, amount),
+        Transaction::Advice { amount } => credit(account, amount).map(After::alone),
+        Transaction::GiveUp => Err(Decline::GivenUp),
+    };
+    match decided {
+        Ok(after) => after.complete(row),
+        Err(decline) => Row {
+            outcome: Outcome::Declined(decline),
+            ..row
+        },
+    }
+}
+
+/// Undoes an approved row, and gives the reversal's row, as [`decide`] does. It is forced: no status and no limit stands
+/// against it, only what an account can hold.
+///
+/// `payee` is the account that the original paid, if it paid one.
+pub fn reverse(original: &Row, account: &Account, payee: Option<&Account>, moment: Moment) -> Row {
+    let amount = Money::from_minor(-original.amount.minor());
+    let row = Row {
+        lsn: Lsn::ZERO,
+        moment: moment.not_before(account.last_time, account.business_date),
+        kind: Kind::Reversal,
+        outcome: Outcome::Approved,
+        amount,
+        balance: account.balance,
+        prev_lsn: account.last_lsn,
+        contra_side: None,
+        original: Some(Original {
+            lsn: original.lsn,
+            date: original.moment.date,
+        }),
+        ..*original
+    };
+    let after = account.balance.checked_add(amount).and_then(|balance| {
+        let payee = match payee {
+            Some(payee) => Some((payee, payee.balance.checked_add(original.amount)?)),
+            None => None,
+        };
+        Some(After { balance, payee })
+    });
+    match after {
+        Some(after) => after.complete(row),
+        None => Row {
+            outcome: Outcome::Declined(Decline::CannotReverse),
+            ..row
+        },
+    }
+}
+
+/// What approval makes of the accounts.
+struct After<'a> {
+    balance: Money,
+    payee: Option<(&'a Account, Money)>,
+}
+
+impl<'a> After<'a> {
+    fn alone(balance: Money) -> After<'a> {
+        After { balance, payee: None }
+    }
+
+    fn complete(self, row: Row) -> Row {
+        let Some((payee, balance)) = self.payee else {
+            return Row {
+                balance: self.balance,
+                ..row
+            };
+        };
+        Row {
+            moment: row.moment.not_before(payee.last_time, payee.business_date),
+            balance: self.balance,
+            contra_side: Some(ContraSide {
+                balance,
+                prev_lsn: payee.last_lsn,
+            }),
+            ..row
+        }
     }
 }
 
@@ -231,10 +284,7 @@ fn row(
 /// hold the money.
 fn deposit(account: &Account, amount: Amount) -> Result<Money, Decline> {
     require_open(account)?;
-    account
-        .balance
-        .checked_add(amount.money())
-        .ok_or(Decline::BalanceTooLarge)
+    credit(account, amount)
 }
 
 /// The balance after a withdrawal. Refused, in this order, because the account is closed, frozen, the daily
@@ -258,7 +308,7 @@ fn transfer<'a>(
     to: AccountId,
     payee: Payee<'a>,
     amount: Amount,
-) -> Result<(Money, &'a Account, Money), Decline> {
+) -> Result<After<'a>, Decline> {
     if to == account.id {
         return Err(Decline::SameAccount);
     }
@@ -277,7 +327,10 @@ fn transfer<'a>(
         .balance
         .checked_add(amount.money())
         .ok_or(Decline::PayeeBalanceTooLarge)?;
-    Ok((balance, payee, payee_balance))
+    Ok(After {
+        balance,
+        payee: Some((payee, payee_balance)),
+    })
 }
 
 fn require_open(account: &Account) -> Result<(), Decline> {
@@ -286,6 +339,13 @@ fn require_open(account: &Account) -> Result<(), Decline> {
         AccountStatus::Closed => Err(Decline::AccountClosed),
         AccountStatus::Frozen => Err(Decline::AccountFrozen),
     }
+}
+
+fn credit(account: &Account, amount: Amount) -> Result<Money, Decline> {
+    account
+        .balance
+        .checked_add(amount.money())
+        .ok_or(Decline::BalanceTooLarge)
 }
 
 fn debit(account: &Account, amount: Amount) -> Result<Money, Decline> {
@@ -487,6 +547,116 @@ mod tests {
         );
         account.business_date = BusinessDate::from_days(TODAY.days() - 1);
         assert_eq!(outcome(&account, withdraw), Outcome::Approved);
+    }
+
+    #[test]
+    fn an_advice_is_credited_whatever_stands_against_a_deposit_but_what_an_account_can_hold() {
+        let advice = Transaction::Advice { amount: amount(10) };
+        for status in [AccountStatus::Open, AccountStatus::Frozen, AccountStatus::Closed] {
+            let account = Account {
+                status,
+                ..account(1, -100)
+            };
+            assert_eq!(outcome(&account, advice), Outcome::Approved, "{status:?}");
+        }
+        let full = account(1, i64::MAX - 9);
+        assert_eq!(
+            outcome(&full, advice),
+            Outcome::Declined(Decline::BalanceTooLarge)
+        );
+    }
+
+    #[test]
+    fn a_reversal_takes_both_sides_back_whatever_limits_say() {
+        let (payer, payee) = (account(1, 100), account(2, 5));
+        let transfer = order(Transaction::Transfer {
+            to: payee.id,
+            amount: amount(30),
+        });
+        let original = decide(&transfer, &payer, Payee::Account(&payee), today());
+        // The payee has spent it all and the payer is frozen by now.
+        let payer = Account {
+            status: AccountStatus::Frozen,
+            ..account(1, 70)
+        };
+        let spent = account(2, 0);
+        let row = reverse(&original, &payer, Some(&spent), today());
+        assert_eq!((row.kind, row.outcome), (Kind::Reversal, Outcome::Approved));
+        assert_eq!((row.amount.minor(), row.balance.minor()), (30, 100));
+        assert_eq!(row.contra_side.unwrap().balance.minor(), -30);
+        assert_eq!(
+            (row.txn_id, row.own_id(), row.contra),
+            (Some(transfer.txn_id), None, original.contra)
+        );
+        let full = account(1, i64::MAX);
+        let row = reverse(&original, &full, Some(&spent), today());
+        assert_eq!(row.outcome, Outcome::Declined(Decline::CannotReverse));
+        assert_eq!((row.balance, row.contra_side), (full.balance, None));
+    }
+
+    #[test]
+    fn a_withdrawal_undone_on_its_date_gives_back_the_days_allowance_and_later_does_not() {
+        let fresh = Account {
+            daily_limit: Some(Money::from_minor(100)),
+            ..account(1, 1000)
+        };
+        let withdraw = Transaction::Withdraw { amount: amount(60) };
+        let original = Row {
+            lsn: Lsn::new(2),
+            ..decide_alone(&fresh, withdraw)
+        };
+        let mut account = fresh.clone();
+        account.apply(&original.account_change());
+        assert_eq!(
+            outcome(&account, withdraw),
+            Outcome::Declined(Decline::DailyLimit)
+        );
+        let undo = |account: &Account, moment| Row {
+            lsn: Lsn::new(3),
+            ..reverse(&original, account, None, moment)
+        };
+        let tomorrow = Moment {
+            date: BusinessDate::from_days(TODAY.days() + 1),
+            ..today()
+        };
+        let mut undone_later = account.clone();
+        undone_later.apply(&undo(&account, tomorrow).account_change());
+        assert_eq!(undone_later.withdrawn_on(tomorrow.date), Money::ZERO);
+        assert_eq!(undone_later.balance, fresh.balance);
+        account.apply(&undo(&account, today()).account_change());
+        assert_eq!(account.withdrawn_on(TODAY), Money::ZERO);
+        assert_eq!(outcome(&account, withdraw), Outcome::Approved);
+    }
+
+    #[test]
+    fn a_row_is_the_outcome_of_the_same_order_only() {
+        let original = order(Transaction::Deposit { amount: amount(5) });
+        let row = decide(&original, &account(1, 0), Payee::None, today());
+        let check = |terminal: &str, transaction, same| {
+            let asked = Order {
+                terminal: terminal.parse().unwrap(),
+                transaction,
+                ..original
+            };
+            assert_eq!(asked.has_outcome(&row), same, "{asked:?}");
+        };
+        check("ATM-1", original.transaction, true);
+        check("ATM-1", Transaction::Advice { amount: amount(5) }, true);
+        check("ATM-2", original.transaction, false);
+        check("ATM-1", Transaction::Deposit { amount: amount(6) }, false);
+        check("ATM-1", Transaction::Withdraw { amount: amount(5) }, false);
+        let transfer = Transaction::Transfer {
+            to: AccountId::new(2).unwrap(),
+            amount: amount(5),
+        };
+        check("ATM-1", transfer, false);
+        let given_up = Order {
+            transaction: Transaction::GiveUp,
+            ..original
+        };
+        let fence = decide(&given_up, &account(1, 0), Payee::None, today());
+        assert_eq!(fence.outcome, Outcome::Declined(Decline::GivenUp));
+        assert!(original.has_outcome(&fence));
     }
 
     #[test]

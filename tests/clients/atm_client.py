@@ -367,8 +367,8 @@ class Script:
                 self.ask(f"an amount of {amount}", ken, request, 108)
         self.ask("a UUID of version 4", ken, deposit(uuid.uuid4().bytes, 1), 109)
         self.ask("a transfer to account 0", ken, transfer(uuid7(), 0, 1), 110)
-        for request in (reverse(1006, uuid7()), resolve(1006, uuid7()), advice(1006, uuid7(), 1)):
-            self.ask("a form not supported yet", ken, request, 111)
+        for request in (reverse(999, uuid7()), resolve(999, uuid7()), advice(999, uuid7(), 1)):
+            self.ask("an account that is not there", ken, request, 120)
         self.ask("balance after the errors", ken, balance(), Balance(6710, "USD"))
 
     def change_cards(self, ken: Connection, jack: Connection) -> None:

@@ -5,15 +5,26 @@ use std::path::Path;
 use atm_tests::fault_vfs::{Fault, FaultDisk};
 use bank_core::bank_file::{self, CardSecurity, CheckpointPolicy};
 use bank_core::loading::AccountList;
+use bank_core::transaction::Decline;
 use bank_core::{
-    AccountId, Amount, Bank, Currency, JournalError, Lsn, Moment, Money, Order, Peppers, Pin, PinProfile,
-    TerminalId, Transaction, TxnId,
+    AccountHandle, AccountId, Amount, Bank, Currency, Fate, JournalError, Lsn, Moment, Money, Order, Outcome,
+    Peppers, Pin, PinProfile, Posted, Repeat, Row, SettlingError, TerminalId, Transaction, TxnId,
 };
 
 const ACCOUNTS: u64 = 3;
 
-/// What a client was told: the balance of an account after a row.
-type Told = (AccountId, Lsn, Money);
+/// What clients were told.
+#[derive(Default)]
+struct Told {
+    /// The balance of an account after a row.
+    balances: Vec<(AccountId, Lsn, Money)>,
+    /// What became of an order.
+    outcomes: Vec<(AccountId, Order, Row)>,
+    /// What was reversed, and by which row.
+    reversed: Vec<(AccountId, Order, Row)>,
+    /// What will never be done.
+    given_up: Vec<(AccountId, Order)>,
+}
 
 struct Site {
     directory: tempfile::TempDir,
@@ -72,8 +83,8 @@ fn id(number: u64) -> AccountId {
 
 /// The life of a bank: it is opened, serves customers one after the other, and is closed. Gives what they were
 /// told, and whether all went well to the end.
-fn serve_customers(site: &Site) -> (Vec<Told>, bool) {
-    let mut told = Vec::new();
+fn serve_customers(site: &Site) -> (Told, bool) {
+    let mut told = Told::default();
     let Ok(bank) = site.open() else {
         return (told, false);
     };
@@ -82,7 +93,37 @@ fn serve_customers(site: &Site) -> (Vec<Told>, bool) {
     (told, served.is_ok() && closed.is_ok())
 }
 
-fn serve_each(bank: &Bank, told: &mut Vec<Told>) -> Result<(), JournalError> {
+fn order(transaction: Transaction) -> Order {
+    Order {
+        txn_id: TxnId::generate(),
+        terminal: "ATM-1".parse::<TerminalId>().unwrap(),
+        transaction,
+    }
+}
+
+fn deposit(minor: i64) -> Order {
+    let amount = Amount::from_minor(minor).unwrap();
+    order(Transaction::Deposit { amount })
+}
+
+/// Posts an order whose id is new, and waits until its row is durable.
+fn post(bank: &Bank, account: &AccountHandle, order: &Order) -> Result<Row, JournalError> {
+    let slot = bank.journal().reserve_blocking()?;
+    let Posted::Decided(row) = bank.post(slot, account, order, Moment::now()) else {
+        panic!("a new id is decided");
+    };
+    bank.journal().durable(row.lsn).wait().map(|()| row)
+}
+
+/// The answer of what settles, unless the journal has ended.
+fn settled<T>(result: Result<T, SettlingError>) -> Result<T, JournalError> {
+    result.map_err(|error| match error {
+        SettlingError::Journal(error) => error,
+        other => panic!("{other}"),
+    })
+}
+
+fn serve_each(bank: &Bank, told: &mut Told) -> Result<(), JournalError> {
     let login = bank.login(&"1".parse().unwrap(), &Pin::new(b"0001").unwrap());
     login.map_err(|error| match error {
         bank_core::LoginError::Journal(error) => error,
@@ -96,29 +137,32 @@ fn serve_each(bank: &Bank, told: &mut Vec<Told>) -> Result<(), JournalError> {
             1 => Transaction::Withdraw { amount },
             _ => Transaction::Transfer { to: id(1), amount },
         };
-        let order = Order {
-            txn_id: TxnId::generate(),
-            terminal: "ATM-1".parse::<TerminalId>().unwrap(),
-            transaction,
-        };
-        let row = bank.post(
-            bank.journal().reserve_blocking()?,
-            &account,
-            &order,
-            Moment::now(),
-        );
-        bank.journal().durable(row.lsn).wait()?;
-        told.push((account.id(), row.lsn, row.balance));
+        let order = order(transaction);
+        let row = post(bank, &account, &order)?;
+        told.balances.push((account.id(), row.lsn, row.balance));
+        told.outcomes.push((account.id(), order, row));
         let balance = account.balance();
         bank.journal().durable(balance.lsn).wait()?;
-        told.push((account.id(), balance.lsn, balance.balance));
+        told.balances.push((account.id(), balance.lsn, balance.balance));
     }
+    let account = bank.account(id(1)).unwrap();
+    let lost = deposit(1);
+    let fate = bank.resolve(&account, lost.txn_id, lost.terminal, Moment::now());
+    assert_eq!(settled(fate)?, Fate::Never);
+    told.given_up.push((account.id(), lost));
+    let (_, first, _) = told.outcomes[0];
+    let fate = bank.reverse(&account, first.txn_id, first.terminal, Moment::now());
+    let Fate::Reversed(reversal) = settled(fate)? else {
+        panic!("a deposit can be undone");
+    };
+    told.reversed.push((account.id(), first, reversal));
     Ok(())
 }
 
-/// Everything told is in the bank; the books balance; and the bank goes on from there.
-fn check(directory: &Path, bank: &Bank, told: &[Told], context: &str) {
-    for &(account, lsn, balance) in told {
+/// Everything told is in the bank; what is asked for again is answered as before; the books balance; and the bank goes on
+/// from there.
+fn check(directory: &Path, bank: &Bank, told: &Told, context: &str) {
+    for &(account, lsn, balance) in &told.balances {
         let handle = bank.account(account).unwrap();
         let (now, lines) = bank.statement(&handle, 100).unwrap();
         let line = lines.iter().find(|line| line.row.lsn == lsn);
@@ -126,23 +170,31 @@ fn check(directory: &Path, bank: &Bank, told: &[Told], context: &str) {
         assert_eq!(line.side.balance, balance, "{context}: row {lsn}");
         assert_eq!(now.balance, lines[0].side.balance, "{context}: account {account}");
     }
+    for (account, order, row) in &told.outcomes {
+        let account = bank.account(*account).unwrap();
+        let slot = bank.journal().reserve_blocking().unwrap();
+        let posted = bank.post(slot, &account, order, Moment::now());
+        let repeat = bank.first_outcome(&account, order, posted).unwrap();
+        assert_eq!(repeat, Repeat::Outcome(*row), "{context}: asked for again");
+    }
+    for (account, order) in &told.given_up {
+        let account = bank.account(*account).unwrap();
+        let slot = bank.journal().reserve_blocking().unwrap();
+        let posted = bank.post(slot, &account, order, Moment::now());
+        let repeat = bank.first_outcome(&account, order, posted).unwrap();
+        assert!(
+            matches!(repeat, Repeat::Outcome(row) if row.outcome == Outcome::Declined(Decline::GivenUp)),
+            "{context}: {repeat:?}"
+        );
+    }
+    for (account, order, reversal) in &told.reversed {
+        let account = bank.account(*account).unwrap();
+        let fate = bank.reverse(&account, order.txn_id, order.terminal, Moment::now());
+        assert_eq!(fate.unwrap(), Fate::Reversed(*reversal), "{context}");
+    }
     let account = bank.account(id(1)).unwrap();
     let before = account.balance().balance;
-    let transaction = Transaction::Deposit {
-        amount: Amount::from_minor(1).unwrap(),
-    };
-    let order = Order {
-        txn_id: TxnId::generate(),
-        terminal: "ATM-1".parse().unwrap(),
-        transaction,
-    };
-    let row = bank.post(
-        bank.journal().reserve_blocking().unwrap(),
-        &account,
-        &order,
-        Moment::now(),
-    );
-    bank.journal().durable(row.lsn).wait().unwrap();
+    let row = post(bank, &account, &deposit(1)).unwrap();
     assert_eq!(row.balance.minor(), before.minor() + 1, "{context}");
     bank.close().unwrap();
     let proof = bank_file::verify(&directory.join("bank.db")).unwrap();
@@ -161,7 +213,7 @@ fn assert_most(noticed: u64, steps: u64) {
 fn steps_of_a_life() -> u64 {
     let site = Site::new();
     let (told, well) = serve_customers(&site);
-    assert!(well && told.len() == 12);
+    assert!(well && told.outcomes.len() == 6 && told.reversed.len() == 1);
     site.disk.steps()
 }
 
@@ -214,19 +266,7 @@ fn after_a_failed_commit_nothing_more_is_answered_although_the_disk_is_well_agai
     // With the checkpoints of ordinary life, of which none is under way here.
     let bank = Bank::open(&site.directory.path().join("bank.db"), peppers()).unwrap();
     let account = bank.account(id(1)).unwrap();
-    let post = || {
-        let transaction = Transaction::Deposit {
-            amount: Amount::from_minor(5).unwrap(),
-        };
-        let order = Order {
-            txn_id: TxnId::generate(),
-            terminal: "ATM-1".parse().unwrap(),
-            transaction,
-        };
-        let slot = bank.journal().reserve_blocking()?;
-        let row = bank.post(slot, &account, &order, Moment::now());
-        bank.journal().durable(row.lsn).wait().map(|()| row)
-    };
+    let post = || post(&bank, &account, &deposit(5));
     let durable = post().unwrap();
     site.disk.fail_once_at(site.disk.steps() + 1, Fault::IoError);
     assert!(matches!(post(), Err(JournalError::Failed(_))));
@@ -262,22 +302,13 @@ fn after_a_failed_commit_nothing_more_is_answered_although_the_disk_is_well_agai
 /// before: else the next power cut takes back what a customer was told.
 #[test]
 fn what_is_served_after_a_failure_is_on_disk_before_it_is_served() {
-    let order = || Order {
-        txn_id: TxnId::generate(),
-        terminal: "ATM-1".parse().unwrap(),
-        transaction: Transaction::Deposit {
-            amount: Amount::from_minor(5).unwrap(),
-        },
-    };
     // Some step of a commit is its sync: then the row is written, and the commit fails all the same.
     for step in 1..=8 {
         let site = Site::new();
         let bank = open(site.directory.path(), site.directory.path()).unwrap();
         let account = bank.account(id(1)).unwrap();
         site.disk.fail_once_at(site.disk.steps() + step, Fault::IoError);
-        let slot = bank.journal().reserve_blocking().unwrap();
-        let row = bank.post(slot, &account, &order(), Moment::now());
-        let _ = bank.journal().durable(row.lsn).wait();
+        let _ = post(&bank, &account, &deposit(5));
         drop((account, bank));
         // The machine goes on, the process is new, and the disk is well.
         let bank = site.open().or_else(|_| site.open()).unwrap();

@@ -408,17 +408,31 @@ fn requests_out_of_place_are_refused_and_the_session_goes_on() {
         }),
         Some(ErrorCode::InvalidRequest)
     );
-    for body in [
-        RequestBody::Reverse { account: 1, txn_id },
-        RequestBody::Resolve { account: 1, txn_id },
-        RequestBody::Advice {
-            account: 1,
-            txn_id,
-            amount: 5,
-        },
+    // What settles names an account, which must be there, and an id.
+    for (account, txn_id, refused) in [
+        (0, txn_id, ErrorCode::InvalidRequest),
+        (1, v4, ErrorCode::InvalidTxnId),
+        (999, txn_id, ErrorCode::NoSuchAccount),
     ] {
-        assert_eq!(ask(body), Some(ErrorCode::NotSupported), "{body:?}");
+        let amount = 5;
+        for body in [
+            RequestBody::Reverse { account, txn_id },
+            RequestBody::Resolve { account, txn_id },
+            RequestBody::Advice {
+                account,
+                txn_id,
+                amount,
+            },
+        ] {
+            assert_eq!(ask(body), Some(refused), "{body:?}");
+        }
     }
+    let nothing = RequestBody::Advice {
+        account: 1,
+        txn_id,
+        amount: 0,
+    };
+    assert_eq!(ask(nothing), Some(ErrorCode::InvalidAmount));
     let change = |old, new| RequestBody::ChangePin {
         old: secret(old),
         new: secret(new),

@@ -159,5 +159,5 @@ fn what_is_no_bank_is_said_to_be_none() {
         .unwrap()
         .execute_batch("PRAGMA user_version = 7")
         .unwrap();
-    check("has version 7, and this program knows only version 1");
+    check("has version 7, and this program knows only version 2");
 }

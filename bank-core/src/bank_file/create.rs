@@ -265,6 +265,7 @@ fn opening_row(new: &NewAccount, lsn: Lsn, moment: Moment) -> Row {
         balance: new.balance,
         prev_lsn: Lsn::ZERO,
         contra_side: None,
+        original: None,
         currency: new.currency,
     }
 }

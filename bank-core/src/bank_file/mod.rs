@@ -9,6 +9,7 @@ mod open;
 mod reader;
 mod rows;
 mod schema;
+mod terminals;
 mod verify;
 mod writer;
 
@@ -25,8 +26,10 @@ pub use create::{
 };
 pub use open::read_pin_profile_of;
 pub(crate) use open::{OpenedBank, open_bank};
+pub(crate) use reader::History;
 pub(crate) use reader::Readers;
 pub use reader::{StatementLine, read_statement};
+pub use terminals::add_terminal;
 pub use verify::{CurrencyTotals, Proof, verify};
 pub(crate) use writer::BankFileWriter;
 pub use writer::CheckpointPolicy;
@@ -69,6 +72,11 @@ pub enum BankFileError {
         /// The version that it names.
         found: i64,
     },
+    /// The terminal has a secret already.
+    #[error(
+        "terminal {0} has a secret already: --replace gives it a new one, and the old one is of no use any more"
+    )]
+    TerminalExists(crate::ids::TerminalId),
     /// Another process has the bank.
     #[error("the bank file {} is in use by another atm-server: stop that one first", .0.display())]
     InUse(PathBuf),
@@ -100,7 +108,7 @@ impl BankFileError {
         }
     }
 
-    fn damaged(what: impl Into<String>) -> BankFileError {
+    pub(crate) fn damaged(what: impl Into<String>) -> BankFileError {
         BankFileError::Damaged { what: what.into() }
     }
 }

@@ -4,22 +4,21 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dashmap::DashMap;
 use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 
 use super::rows::{
     Totals, add_to_totals, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals,
 };
-use super::schema::{ACCOUNT_COLUMNS, JOURNAL_COLUMNS};
+use super::schema::{ACCOUNT_COLUMNS, JOURNAL_READ};
+use super::terminals::read_terminals;
 use super::{Access, BankFileError, BankLock, connect, real_path};
-use crate::account::{Account, AccountChange};
-use crate::ids::{AccountId, Lsn, TerminalId};
+use crate::account::AccountChange;
+use crate::ids::{AccountId, Lsn};
+use crate::ledger::Accounts;
 use crate::pin::{Peppers, PinProfile};
 use crate::shared_cell::SharedCell;
-
-/// All accounts, each in a cell of its own.
-pub(crate) type Accounts = DashMap<AccountId, Arc<SharedCell<Account>>>;
+use crate::terminal::Terminal;
 
 /// A bank file that is ready to be served.
 pub(crate) struct OpenedBank {
@@ -33,7 +32,7 @@ pub(crate) struct OpenedBank {
     /// What the journal says and the `accounts` table does not say yet.
     pub(super) dirty: HashMap<AccountId, AccountChange>,
     pub(crate) pin_profile: PinProfile,
-    pub(crate) terminals: Vec<TerminalId>,
+    pub(crate) terminals: Vec<Terminal>,
 }
 
 /// Locks the bank file, makes all that it holds durable, and brings every account up to the newest row.
@@ -105,22 +104,6 @@ pub(super) fn check_peppers(connection: &Connection, peppers: &Peppers) -> Resul
     Ok(())
 }
 
-fn read_terminals(connection: &Connection) -> Result<Vec<TerminalId>, BankFileError> {
-    let sqlite = BankFileError::sqlite("reading the terminals");
-    let mut select = connection
-        .prepare("SELECT terminal FROM terminals")
-        .map_err(&sqlite)?;
-    let mut found = select.query([]).map_err(&sqlite)?;
-    let mut terminals = Vec::new();
-    while let Some(columns) = found.next().map_err(&sqlite)? {
-        let name: String = columns.get(0).map_err(&sqlite)?;
-        let terminal = TerminalId::new(&name);
-        terminals
-            .push(terminal.map_err(|_| BankFileError::damaged(format!("impossible terminal \"{name}\"")))?);
-    }
-    Ok(terminals)
-}
-
 /// What a bank's PIN hashes cost.
 ///
 /// # Errors
@@ -144,7 +127,7 @@ impl OpenedBank {
         let mut select = self
             .connection
             .prepare(&format!(
-                "SELECT {JOURNAL_COLUMNS} FROM journal WHERE lsn > ?1 ORDER BY lsn"
+                "SELECT {JOURNAL_READ} FROM journal WHERE lsn > ?1 ORDER BY lsn"
             ))
             .map_err(&sqlite)?;
         let mut found = select

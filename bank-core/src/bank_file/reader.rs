@@ -1,19 +1,23 @@
 //! Reading the bank file while it is served, and without a server: cards at login, and statements.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{account_id, card_status, read_account, read_row};
-use super::schema::{ACCOUNT_COLUMNS, JOURNAL_COLUMNS};
+use super::rows::{
+    account_id, card_status, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals,
+};
+use super::schema::{ACCOUNT_COLUMNS, JOURNAL_READ};
 use super::{Access, BankFileError, connect};
 use crate::account::Account;
 use crate::card::{Card, CardState};
-use crate::ids::{AccountId, CardNumber, Lsn};
-use crate::limits::READER_CONNECTIONS;
+use crate::ids::{AccountId, CardNumber, Lsn, TerminalId, TxnId};
+use crate::limits::{MAX_ID_AHEAD, READER_CONNECTIONS};
 use crate::money::Currency;
-use crate::row::{Row, Side};
+use crate::row::{Kind, Row, Side, SystemAccount};
+use crate::time::Timestamp;
 
 /// One line of an account's statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,18 @@ pub struct StatementLine {
     /// The row as the account sees it.
     pub side: Side,
 }
+
+/// What the journal holds under one transaction id.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct History {
+    /// The id's one outcome.
+    pub(crate) outcome: Option<Row>,
+    /// The outcome's reversal.
+    pub(crate) reversal: Option<Row>,
+}
+
+/// Cash that came into a terminal less what went out, by currency, in minor units.
+pub(crate) type CashTotals = BTreeMap<Currency, i128>;
 
 /// A bounded number of connections that read; who finds none free waits.
 #[derive(Debug)]
@@ -61,6 +77,38 @@ impl Readers {
         lines: usize,
     ) -> Result<Vec<StatementLine>, BankFileError> {
         self.with(|connection| walk_chain(connection, account, currency, newest, lines))
+    }
+
+    /// What the journal says of an id: rows of the account from `newest` back, as far as they can be its.
+    pub(crate) fn history(
+        &self,
+        account: AccountId,
+        currency: Currency,
+        newest: Lsn,
+        txn_id: TxnId,
+    ) -> Result<History, BankFileError> {
+        // No row is earlier than its id says, but for what a client's clock may be ahead.
+        let earliest = Timestamp::from(txn_id).millis() - MAX_ID_AHEAD.as_millis() as i64;
+        let mut history = History::default();
+        self.with(|connection| {
+            follow_chain(connection, account, currency, newest, |line| {
+                let row = line.row;
+                if row.txn_id == Some(txn_id) && row.account == account {
+                    if row.kind == Kind::Reversal {
+                        history.reversal = Some(row);
+                    } else {
+                        history.outcome = Some(row);
+                    }
+                }
+                history.outcome.is_none() && row.moment.time.millis() >= earliest
+            })
+        })?;
+        Ok(history)
+    }
+
+    /// What cash a terminal has moved, by currency, and the newest row that this includes.
+    pub(crate) fn cash_totals(&self, terminal: TerminalId) -> Result<(Lsn, CashTotals), BankFileError> {
+        self.with(|connection| read_cash_totals(connection, terminal))
     }
 
     /// Ends all connections that are idle: for closing the bank.
@@ -135,13 +183,30 @@ fn walk_chain(
     newest: Lsn,
     lines: usize,
 ) -> Result<Vec<StatementLine>, BankFileError> {
-    let sqlite = BankFileError::sqlite("reading a statement");
-    let mut select = connection
-        .prepare_cached(&format!("SELECT {JOURNAL_COLUMNS} FROM journal WHERE lsn = ?1"))
-        .map_err(&sqlite)?;
     let mut statement = Vec::new();
+    if lines > 0 {
+        follow_chain(connection, account, currency, newest, |line| {
+            statement.push(line);
+            statement.len() < lines
+        })?;
+    }
+    Ok(statement)
+}
+
+/// Shows an account's rows from `newest` back, until `go_on` has seen enough.
+fn follow_chain(
+    connection: &Connection,
+    account: AccountId,
+    currency: Currency,
+    newest: Lsn,
+    mut go_on: impl FnMut(StatementLine) -> bool,
+) -> Result<(), BankFileError> {
+    let sqlite = BankFileError::sqlite("following an account's rows");
+    let mut select = connection
+        .prepare_cached(&format!("SELECT {JOURNAL_READ} FROM journal WHERE lsn = ?1"))
+        .map_err(&sqlite)?;
     let mut lsn = newest;
-    while lsn > Lsn::ZERO && statement.len() < lines {
+    while lsn > Lsn::ZERO {
         let broken = || BankFileError::damaged(format!("the chain of account {account} breaks at row {lsn}"));
         let mut found = select.query([lsn.get() as i64]).map_err(&sqlite)?;
         let columns = found.next().map_err(&sqlite)?.ok_or_else(broken)?;
@@ -150,10 +215,49 @@ fn walk_chain(
         if side.prev_lsn >= lsn {
             return Err(broken());
         }
-        statement.push(StatementLine { row, side });
+        if !go_on(StatementLine { row, side }) {
+            break;
+        }
         lsn = side.prev_lsn;
     }
-    Ok(statement)
+    Ok(())
+}
+
+fn read_cash_totals(
+    connection: &Connection,
+    terminal: TerminalId,
+) -> Result<(Lsn, CashTotals), BankFileError> {
+    let sqlite = BankFileError::sqlite("adding up a terminal's cash");
+    let snapshot = connection.unchecked_transaction().map_err(&sqlite)?;
+    let checkpoint = read_checkpoint_lsn(&snapshot)?;
+    let newest = read_last_lsn(&snapshot)?;
+    let mut totals = CashTotals::new();
+    for (ledger, balance) in read_totals(&snapshot)? {
+        if ledger.account == SystemAccount::Cash && ledger.terminal == Some(terminal) {
+            *totals.entry(ledger.currency).or_default() -= balance;
+        }
+    }
+    let mut select = snapshot
+        .prepare_cached(
+            "SELECT accounts.currency, journal.amount FROM journal JOIN accounts USING (account)
+             WHERE lsn > ?1 AND contra = ?2 AND outcome = 0 AND terminal = ?3",
+        )
+        .map_err(&sqlite)?;
+    let mut found = select
+        .query(params![
+            checkpoint.get() as i64,
+            SystemAccount::Cash.number(),
+            terminal.as_str()
+        ])
+        .map_err(&sqlite)?;
+    while let Some(columns) = found.next().map_err(&sqlite)? {
+        let currency: String = columns.get(0).map_err(&sqlite)?;
+        let currency = Currency::from_code(&currency)
+            .map_err(|_| BankFileError::damaged(format!("impossible currency \"{currency}\"")))?;
+        let amount: i64 = columns.get(1).map_err(&sqlite)?;
+        *totals.entry(currency).or_default() += i128::from(amount);
+    }
+    Ok((newest, totals))
 }
 
 /// An account's statement straight from the file, whether or not the bank is being served: the account as of
@@ -175,7 +279,7 @@ pub fn read_statement(
     // The `accounts` table may lag behind the journal: look among the rows since for newer ones of this account.
     let mut select = snapshot
         .prepare(&format!(
-            "SELECT {JOURNAL_COLUMNS} FROM journal
+            "SELECT {JOURNAL_READ} FROM journal
              WHERE lsn > ?1 AND (account = ?2 OR (contra = ?2 AND contra_prev_lsn IS NOT NULL)) ORDER BY lsn"
         ))
         .map_err(&sqlite)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Statement, params};
 
 use super::BankFileError;
@@ -10,7 +11,8 @@ use crate::account::{Account, AccountStatus};
 use crate::card::CardStatus;
 use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
 use crate::money::{Currency, Money};
-use crate::row::{Contra, ContraSide, Kind, Outcome, Row, SystemAccount, SystemLedger};
+use crate::recent_ids::RecentIds;
+use crate::row::{Contra, ContraSide, Kind, Original, Outcome, Row, SystemAccount, SystemLedger};
 use crate::time::{BusinessDate, Moment, Timestamp};
 
 /// Totals of the bank's own accounts.
@@ -22,7 +24,9 @@ fn bad(table: &'static str, key: i64, column: &'static str) -> BankFileError {
 }
 
 pub(super) fn insert_row_sql() -> String {
-    format!("INSERT INTO journal ({JOURNAL_COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")
+    format!(
+        "INSERT INTO journal ({JOURNAL_COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)"
+    )
 }
 
 pub(super) fn insert_row(insert: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
@@ -43,11 +47,12 @@ pub(super) fn insert_row(insert: &mut Statement<'_>, row: &Row) -> rusqlite::Res
             row.prev_lsn.get() as i64,
             row.contra_side.map(|side| side.balance.minor()),
             row.contra_side.map(|side| side.prev_lsn.get() as i64),
+            row.original.map(|original| original.lsn.get() as i64),
         ])
         .map(drop)
 }
 
-/// Reads a journal row whose columns are those of [`JOURNAL_COLUMNS`]. `currency_of` gives the currency of
+/// Reads a journal row whose columns are those of [`super::schema::JOURNAL_READ`]. `currency_of` gives the currency of
 /// the account that it first names.
 pub(super) fn read_row(
     columns: &rusqlite::Row<'_>,
@@ -65,19 +70,9 @@ pub(super) fn read_row(
     let small = |index, column| u8::try_from(integer(index, column)?).map_err(|_| bad(column));
 
     let account = account_id(integer(6, "account")?).ok_or_else(|| bad("account"))?;
-    let txn_id = match columns.get_ref(5).map_err(&sqlite)? {
-        rusqlite::types::ValueRef::Null => None,
-        value => {
-            let bytes = value
-                .as_blob()
-                .ok()
-                .and_then(|bytes| bytes.try_into().ok())
-                .ok_or_else(|| bad("txn_id"))?;
-            Some(TxnId::from_bytes(bytes).map_err(|_| bad("txn_id"))?)
-        }
-    };
+    let txn_id = txn_id(columns.get_ref(5).map_err(&sqlite)?).ok_or_else(|| bad("txn_id"))?;
     let terminal = match columns.get_ref(8).map_err(&sqlite)? {
-        rusqlite::types::ValueRef::Null => None,
+        ValueRef::Null => None,
         value => {
             let text = value.as_str().map_err(|_| bad("terminal"))?;
             Some(TerminalId::new(text).map_err(|_| bad("terminal"))?)
@@ -92,6 +87,13 @@ pub(super) fn read_row(
             prev_lsn: Lsn::new(u64::try_from(prev).map_err(|_| bad("contra_prev_lsn"))?),
         }),
         _ => return Err(bad("contra side: half of it is missing")),
+    };
+    let original = match columns.get::<_, Option<i64>>(14).map_err(&sqlite)? {
+        None => None,
+        Some(_) => Some(Original {
+            lsn: place(14, "original_lsn")?,
+            date: date(integer(15, "original_lsn")?).ok_or_else(|| bad("original_lsn"))?,
+        }),
     };
     // An amount that has no negation could be no customer's, and would overflow where the contra is computed.
     let amount = Some(integer(9, "amount")?)
@@ -113,6 +115,7 @@ pub(super) fn read_row(
         balance: Money::from_minor(integer(10, "balance")?),
         prev_lsn: place(11, "prev_lsn")?,
         contra_side,
+        original,
         currency: currency_of(account).ok_or_else(|| {
             BankFileError::damaged(format!("journal row {lsn} names the unknown account {account}"))
         })?,
@@ -120,9 +123,10 @@ pub(super) fn read_row(
 }
 
 pub(super) fn insert_account_sql() -> String {
-    format!("INSERT INTO accounts ({ACCOUNT_COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)")
+    format!("INSERT INTO accounts ({ACCOUNT_COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,NULL)")
 }
 
+/// Writes an account on which no customer has done anything yet.
 pub(super) fn insert_account(insert: &mut Statement<'_>, account: &Account) -> rusqlite::Result<()> {
     insert
         .execute(params![
@@ -168,7 +172,24 @@ pub(super) fn read_account(columns: &rusqlite::Row<'_>) -> Result<Account, BankF
         last_lsn: u64::try_from(integer(9, "last_lsn")?)
             .map(Lsn::new)
             .map_err(|_| bad("last_lsn"))?,
+        recent_ids: RecentIds::after(
+            columns
+                .get_ref(10)
+                .ok()
+                .and_then(txn_id)
+                .ok_or_else(|| bad("greatest_txn_id"))?,
+        ),
     })
+}
+
+/// A column that may be NULL; `None` if it holds what is no transaction id.
+fn txn_id(value: ValueRef<'_>) -> Option<Option<TxnId>> {
+    match value {
+        ValueRef::Null => Some(None),
+        value => TxnId::from_bytes(value.as_blob().ok()?.try_into().ok()?)
+            .ok()
+            .map(Some),
+    }
 }
 
 /// The row up to which the `accounts` and `system_accounts` tables are complete.

@@ -9,15 +9,20 @@ use crate::transaction::Decline;
 pub(super) const APPLICATION_ID: i64 = 0x4154_4D42;
 
 /// The version of the tables below.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// The columns of a journal row, in the order in which [`super::rows`] reads and writes them.
 pub(super) const JOURNAL_COLUMNS: &str = "lsn, time, business_date, kind, outcome, txn_id, account, contra, terminal, \
-     amount, balance, prev_lsn, contra_balance, contra_prev_lsn";
+     amount, balance, prev_lsn, contra_balance, contra_prev_lsn, original_lsn";
+
+/// The same for reading: of a reversal's original the business date is wanted, too.
+pub(super) const JOURNAL_READ: &str = "lsn, time, business_date, kind, outcome, txn_id, account, contra, terminal, \
+     amount, balance, prev_lsn, contra_balance, contra_prev_lsn, original_lsn, \
+     (SELECT original.business_date FROM journal AS original WHERE original.lsn = journal.original_lsn)";
 
 /// The columns of an account, likewise.
 pub(super) const ACCOUNT_COLUMNS: &str = "account, currency, status, balance, overdraft_limit, daily_limit, withdrawn, \
-     business_date, last_time, last_lsn";
+     business_date, last_time, last_lsn, greatest_txn_id";
 
 const TABLES: &str = "
 CREATE TABLE bank (
@@ -40,7 +45,8 @@ CREATE TABLE accounts (
     withdrawn INTEGER NOT NULL CHECK (withdrawn >= 0),
     business_date INTEGER NOT NULL,
     last_time INTEGER NOT NULL,
-    last_lsn INTEGER NOT NULL
+    last_lsn INTEGER NOT NULL,
+    greatest_txn_id BLOB
 ) STRICT;
 CREATE TABLE cards (
     card TEXT PRIMARY KEY,
@@ -53,7 +59,8 @@ CREATE TABLE cards (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE terminals (
     terminal TEXT PRIMARY KEY,
-    registered INTEGER NOT NULL
+    registered INTEGER NOT NULL,
+    secret_hash BLOB
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE journal (
     lsn INTEGER PRIMARY KEY,
@@ -69,7 +76,8 @@ CREATE TABLE journal (
     balance INTEGER NOT NULL,
     prev_lsn INTEGER NOT NULL,
     contra_balance INTEGER,
-    contra_prev_lsn INTEGER
+    contra_prev_lsn INTEGER,
+    original_lsn INTEGER
 ) STRICT;
 CREATE TABLE system_accounts (
     account INTEGER NOT NULL,
@@ -86,7 +94,7 @@ SELECT lsn, strftime('%Y-%m-%d %H:%M:%f', time / 1000.0, 'unixepoch') AS time,
        date(business_date * 86400, 'unixepoch') AS business_date,
        kinds.name AS kind, outcomes.name AS outcome, lower(hex(txn_id)) AS txn_id,
        journal.account, coalesce(system_names.name, contra) AS contra, terminal,
-       amount, balance, prev_lsn, contra_balance, contra_prev_lsn
+       amount, balance, prev_lsn, contra_balance, contra_prev_lsn, original_lsn
 FROM journal LEFT JOIN kinds USING (kind) LEFT JOIN outcomes USING (outcome)
      LEFT JOIN system_names ON system_names.account = contra;
 ";

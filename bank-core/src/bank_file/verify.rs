@@ -10,11 +10,12 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::rows::{Totals, read_account, read_checkpoint_lsn, read_row, read_totals};
-use super::schema::{ACCOUNT_COLUMNS, JOURNAL_COLUMNS};
+use super::schema::{ACCOUNT_COLUMNS, JOURNAL_READ};
 use super::{Access, BankFileError, connect};
 use crate::account::Account;
-use crate::ids::{AccountId, Lsn};
+use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
 use crate::money::{Currency, Money};
+use crate::recent_ids::RecentIds;
 use crate::row::{Contra, ContraSide, Kind, Outcome, Row, SystemAccount, SystemLedger};
 use crate::time::{BusinessDate, Timestamp};
 
@@ -29,6 +30,8 @@ pub struct Proof {
     pub cards: u64,
     /// The trial balance of each currency.
     pub currencies: BTreeMap<Currency, CurrencyTotals>,
+    /// What came into each terminal less what went out, in minor units.
+    pub terminal_cash: BTreeMap<(TerminalId, Currency), i128>,
     /// What is wrong, the first [`Proof::MAX_PROBLEMS`] of it.
     pub problems: Vec<String>,
     /// How many problems there are in all.
@@ -105,6 +108,7 @@ struct Ledger {
     last_time: Timestamp,
     business_date: BusinessDate,
     withdrawn: i128,
+    greatest_txn_id: Option<TxnId>,
     rows: u64,
     /// Whether the row was met that the stored account is as of.
     met_stored: bool,
@@ -118,7 +122,9 @@ struct Ledger {
 /// - every stored account is as the journal had it at the row that it names, and no older than the checkpoint;
 /// - the bank's own accounts are what the rows up to the checkpoint add up to;
 /// - all accounts together are zero in each currency;
-/// - every card opens an account that exists.
+/// - every card opens an account that exists;
+/// - no transaction id has two outcomes on an account, and none is reversed twice;
+/// - every reversal undoes an approved row of the same account, other side, terminal and id, by its whole amount.
 ///
 /// # Errors
 /// If the file cannot be read. What is wrong with its contents is in the [`Proof`].
@@ -132,6 +138,7 @@ pub fn verify(path: &Path) -> Result<Proof, BankFileError> {
         accounts: 0,
         cards: 0,
         currencies: BTreeMap::new(),
+        terminal_cash: BTreeMap::new(),
         problems: Vec::new(),
         problem_count: 0,
     };
@@ -143,6 +150,8 @@ pub fn verify(path: &Path) -> Result<Proof, BankFileError> {
     check_accounts(&ledgers, &mut proof);
     check_trial_balance(&ledgers, &totals, &mut proof);
     check_cards(&snapshot, &mut proof)?;
+    check_ids(&snapshot, &mut proof)?;
+    check_reversals(&snapshot, &mut proof)?;
     proof.accounts = ledgers.len();
     Ok(proof)
 }
@@ -180,6 +189,7 @@ fn read_ledgers(
                     last_time: Timestamp::default(),
                     business_date: BusinessDate::default(),
                     withdrawn: 0,
+                    greatest_txn_id: None,
                     rows: 0,
                     met_stored: false,
                 };
@@ -201,7 +211,7 @@ fn add_up_journal(
 ) -> Result<Totals, BankFileError> {
     let sqlite = BankFileError::sqlite("reading the journal");
     let mut select = snapshot
-        .prepare(&format!("SELECT {JOURNAL_COLUMNS} FROM journal ORDER BY lsn"))
+        .prepare(&format!("SELECT {JOURNAL_READ} FROM journal ORDER BY lsn"))
         .map_err(&sqlite)?;
     let mut found = select.query([]).map_err(&sqlite)?;
     let mut totals = Totals::new();
@@ -269,6 +279,10 @@ fn add_row(
         Kind::Withdrawal => amount < 0 && row.contra == Contra::System(SystemAccount::Cash),
         Kind::Transfer => amount < 0 && payee.is_some(),
         Kind::Opening => amount >= 0 && approved && row.contra == Contra::System(SystemAccount::Opening),
+        Kind::Advice => amount > 0 && row.contra == Contra::System(SystemAccount::Cash),
+        Kind::Fence => amount == 0 && !approved && row.contra == Contra::System(SystemAccount::Cash),
+        // Compared with its original.
+        Kind::Reversal => amount != 0,
     };
     if !sign_fits {
         proof.problem(format!(
@@ -278,7 +292,7 @@ fn add_row(
     }
     if row.contra_side.is_some() != (approved && payee.is_some()) {
         proof.problem(format!(
-            "journal row {lsn}: a payee's side is there exactly in approved transfers"
+            "journal row {lsn}: a payee's side is there exactly in approved transfers and their reversals"
         ));
     }
     if let Some(ledger) = ledgers.get_mut(&row.account) {
@@ -288,13 +302,22 @@ fn add_row(
             ));
         }
         let change = if approved { amount } else { 0 };
-        let cash_out = if row.kind == Kind::Withdrawal { -change } else { 0 };
+        let cash_out = match (row.kind, row.original) {
+            (Kind::Withdrawal, _) => -change,
+            (Kind::Reversal, Some(original))
+                if amount > 0 && payee.is_none() && original.date == row.moment.date =>
+            {
+                -change
+            }
+            _ => 0,
+        };
         let claim = Claim {
             id: row.account,
             change,
             cash_out,
             balance: row.balance,
             prev_lsn: row.prev_lsn,
+            txn_id: row.txn_id.filter(|_| row.kind != Kind::Reversal),
         };
         ledger.add(row, &claim, checkpoint, proof);
     }
@@ -308,6 +331,7 @@ fn add_row(
                     cash_out: 0,
                     balance,
                     prev_lsn,
+                    txn_id: None,
                 };
                 ledger.add(row, &claim, checkpoint, proof);
             }
@@ -330,6 +354,8 @@ struct Claim {
     balance: Money,
     /// The row that it says was the account's previous one.
     prev_lsn: Lsn,
+    /// The transaction id that has its outcome in the row, if the account is the one that it first names.
+    txn_id: Option<TxnId>,
 }
 
 impl Ledger {
@@ -375,6 +401,7 @@ impl Ledger {
         self.withdrawn = (withdrawn + claim.cash_out).min(i128::from(i64::MAX));
         // Go on from what the row says, so that one wrong row is one problem and not one for each row after it.
         self.balance = balance;
+        self.greatest_txn_id = self.greatest_txn_id.max(claim.txn_id);
         self.last_lsn = lsn;
         self.last_time = row.moment.time;
         self.business_date = row.moment.date;
@@ -387,6 +414,11 @@ impl Ledger {
 
     fn compare_stored(&self, proof: &mut Proof) {
         let Account { id, last_lsn, .. } = self.stored;
+        if self.stored.recent_ids != RecentIds::after(self.greatest_txn_id) {
+            proof.problem(format!(
+                "account {id} is stored with another greatest transaction id than it has as of journal row {last_lsn}"
+            ));
+        }
         let pairs = [
             ("balance", i128::from(self.stored.balance.minor()), self.balance),
             (
@@ -455,7 +487,12 @@ fn check_trial_balance(ledgers: &HashMap<AccountId, Ledger>, totals: &Totals, pr
     for (ledger, total) in totals {
         let currency = proof.currencies.entry(ledger.currency).or_default();
         match ledger.account {
-            SystemAccount::Cash => currency.cash += total,
+            SystemAccount::Cash => {
+                currency.cash += total;
+                if let Some(terminal) = ledger.terminal {
+                    proof.terminal_cash.insert((terminal, ledger.currency), -total);
+                }
+            }
             SystemAccount::Opening => currency.opening += total,
         }
     }
@@ -484,6 +521,60 @@ fn check_cards(snapshot: &Connection, proof: &mut Proof) -> Result<(), BankFileE
     proof.cards = cards.unsigned_abs();
     if orphans > 0 {
         proof.problem(format!("{orphans} cards open accounts that do not exist"));
+    }
+    Ok(())
+}
+
+/// What a row says of its original is checked by the columns alone, apart from the reading of rows.
+fn check_reversals(snapshot: &Connection, proof: &mut Proof) -> Result<(), BankFileError> {
+    let wrong = "SELECT reversal.lsn FROM journal AS reversal
+         LEFT JOIN journal AS original ON original.lsn = reversal.original_lsn
+         WHERE (reversal.kind = ?1 OR reversal.original_lsn IS NOT NULL) AND NOT coalesce(
+             reversal.kind = ?1 AND original.kind IN (?2, ?3, ?4, ?5) AND original.outcome = 0
+             AND original.lsn < reversal.lsn AND original.txn_id = reversal.txn_id
+             AND original.account = reversal.account AND original.contra = reversal.contra
+             AND original.terminal = reversal.terminal AND original.amount = -reversal.amount, 0)";
+    let kinds = [
+        Kind::Reversal,
+        Kind::Deposit,
+        Kind::Withdrawal,
+        Kind::Transfer,
+        Kind::Advice,
+    ];
+    each_row(snapshot, wrong, &kinds.map(Kind::number), |lsn| {
+        proof.problem(format!(
+            "journal row {lsn} and the row that it reverses do not fit"
+        ));
+    })
+}
+
+fn check_ids(snapshot: &Connection, proof: &mut Proof) -> Result<(), BankFileError> {
+    for (reversals, what) in [("<>", "outcomes"), ("=", "reversals")] {
+        let twice = format!(
+            "SELECT max(lsn) FROM journal WHERE txn_id IS NOT NULL AND kind {reversals} ?1
+             GROUP BY account, txn_id HAVING count(*) > 1"
+        );
+        each_row(snapshot, &twice, &[Kind::Reversal.number()], |lsn| {
+            proof.problem(format!("the transaction id of journal row {lsn} has two {what}"));
+        })?;
+    }
+    Ok(())
+}
+
+/// Hands each row that a query finds to `each`, by its Lsn.
+fn each_row(
+    snapshot: &Connection,
+    sql: &str,
+    parameters: &[u8],
+    mut each: impl FnMut(i64),
+) -> Result<(), BankFileError> {
+    let sqlite = BankFileError::sqlite("checking transaction ids");
+    let mut select = snapshot.prepare(sql).map_err(&sqlite)?;
+    let mut found = select
+        .query(rusqlite::params_from_iter(parameters))
+        .map_err(&sqlite)?;
+    while let Some(columns) = found.next().map_err(&sqlite)? {
+        each(columns.get(0).map_err(&sqlite)?);
     }
     Ok(())
 }

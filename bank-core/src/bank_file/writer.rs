@@ -19,7 +19,7 @@ use rusqlite::{Connection, ErrorCode, params};
 use super::rows::{Totals, add_to_totals, card_status_name, insert_row, insert_row_sql, write_checkpoint};
 use super::{Access, BankFileError, OpenedBank, connect};
 use crate::account::AccountChange;
-use crate::ids::{AccountId, Lsn};
+use crate::ids::{AccountId, Lsn, TxnId};
 use crate::journal::{Batch, Store, Update};
 use crate::limits::{
     ACCOUNT_CHECKPOINT_ROWS, ACCOUNT_CHECKPOINT_SLICE, BANK_FILE_BUSY_RETRIES, BANK_FILE_BUSY_WAIT,
@@ -117,10 +117,12 @@ impl BankFileWriter {
             "UPDATE accounts SET balance = ?2, last_lsn = ?3, last_time = ?4, business_date = ?5,
                  withdrawn = CASE WHEN business_date < ?5 THEN ?6
                                   WHEN withdrawn > 9223372036854775807 - ?6 THEN 9223372036854775807
-                                  ELSE withdrawn + ?6 END
+                                  ELSE withdrawn + ?6 END,
+                 greatest_txn_id = CASE WHEN ?7 IS NULL OR ?7 < greatest_txn_id THEN greatest_txn_id ELSE ?7 END
              WHERE account = ?1 AND last_lsn < ?3",
         )?;
         for (id, change) in slice.into_iter().rev() {
+            let txn_id = change.txn_id.map(TxnId::to_bytes);
             let changed = update.execute(params![
                 id.get() as i64,
                 change.balance.minor(),
@@ -128,6 +130,7 @@ impl BankFileWriter {
                 change.moment.time.millis(),
                 change.moment.date.days(),
                 change.withdrawn.minor(),
+                txn_id.as_ref().map(|bytes| &bytes[..]),
             ])?;
             if changed != 1 {
                 return Err(rusqlite::Error::StatementChangedRows(changed));
@@ -263,7 +266,9 @@ fn write_update(connection: &Connection, update: &Update) -> rusqlite::Result<()
             .prepare_cached("UPDATE cards SET pin_hash = ?2, pepper_id = ?3 WHERE card = ?1")?
             .execute(params![number.as_str(), pin.hash, pin.pepper_id]),
         Update::Terminal(terminal) => connection
-            .prepare_cached("INSERT OR IGNORE INTO terminals (terminal, registered) VALUES (?1, ?2)")?
+            .prepare_cached(
+                "INSERT OR IGNORE INTO terminals (terminal, registered, secret_hash) VALUES (?1, ?2, NULL)",
+            )?
             .execute(params![terminal.id.as_str(), terminal.registered.millis()]),
     }
     .map(drop)

@@ -125,7 +125,7 @@ pub struct Load {
 pub struct Measured {
     /// Answers.
     pub answers: u64,
-    /// Answers that declined.
+    /// Answers that declined, or refused an id that was overtaken by too many others on its way.
     pub declined: u64,
     /// From the first request to the last answer.
     pub elapsed: Duration,
@@ -380,7 +380,7 @@ impl Connection {
                             *done.moved.entry(payee).or_default() -= receipt.amount;
                         }
                     }
-                    ReplyBody::Declined { .. } => done.declined += 1,
+                    ReplyBody::Declined { .. } | ReplyBody::StaleId { .. } => done.declined += 1,
                     ReplyBody::Balance { .. } => {}
                     other => return Err(refused("working", &other)),
                 }

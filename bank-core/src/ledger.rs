@@ -1,0 +1,257 @@
+//! The accounts and the journal together: where a transaction is decided, gets its place and takes effect, once.
+//!
+//! Everything here happens under account locks, takes microseconds and does no I/O. Whatever needs the disk, such
+//! as finding an old id again, is [`crate::Bank`]'s.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use crate::account::Account;
+use crate::ids::{AccountId, Lsn, TxnId};
+use crate::journal::{Journal, Slot};
+use crate::limits::{ALL_RECENT_IDS, MAX_ID_AHEAD, RECENT_IDS_IDLE, RECENT_IDS_SWEEP};
+use crate::money::{Currency, Money};
+use crate::recent_ids::Seen;
+use crate::row::{Contra, Row};
+use crate::shared_cell::SharedCell;
+use crate::time::{Moment, Timestamp};
+use crate::transaction::{Order, Payee, Transaction, decide, reverse};
+
+/// All accounts, each in a cell of its own.
+pub(crate) type Accounts = DashMap<AccountId, Arc<SharedCell<Account>>>;
+
+/// An account of an open bank.
+#[derive(Clone, Debug)]
+pub struct AccountHandle {
+    id: AccountId,
+    cell: Arc<SharedCell<Account>>,
+}
+
+/// An account's balance and the newest row that it depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// What the bank owes the customer.
+    pub balance: Money,
+    /// In which currency.
+    pub currency: Currency,
+    /// The row that must be durable before the balance is shown.
+    pub lsn: Lsn,
+}
+
+impl AccountHandle {
+    /// The account's number.
+    pub fn id(&self) -> AccountId {
+        self.id
+    }
+
+    /// The balance, and what it depends on.
+    pub fn balance(&self) -> Balance {
+        self.cell.read(|account| Balance {
+            balance: account.balance,
+            currency: account.currency,
+            lsn: account.last_lsn,
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn copy(&self) -> Account {
+        self.cell.read(Account::clone)
+    }
+
+    /// The account's currency, which never changes.
+    pub fn currency(&self) -> Currency {
+        self.cell.read(|account| account.currency)
+    }
+}
+
+/// What became of an order that was posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// It was decided now: the row is its receipt, once it is durable.
+    Decided(Row),
+    /// Its id has its outcome in this row, or is used for another order.
+    Seen(Lsn),
+    /// Its id may be one that the account has forgotten, of which this is the greatest. The journal would tell; nothing
+    /// was done.
+    PerhapsSeen(TxnId),
+    /// Its id is too far ahead of the clock. Nothing was done.
+    Ahead,
+}
+
+/// What is known of an order's id before it is posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Searched {
+    /// Nothing.
+    No,
+    /// It is not in the journal, and nobody else is about to bring it there.
+    InVain,
+}
+
+pub(crate) struct Ledger {
+    accounts: Accounts,
+    journal: Journal,
+    /// How many transaction ids all accounts keep.
+    kept_ids: AtomicUsize,
+    /// The accounts that keep some, each once, those that have longest done so first.
+    keepers: Mutex<VecDeque<AccountId>>,
+}
+
+impl Ledger {
+    pub(crate) fn new(accounts: Accounts, journal: Journal) -> Ledger {
+        let kept = |account: &Arc<SharedCell<Account>>| account.read(|account| account.recent_ids.len());
+        let keepers: VecDeque<_> = accounts
+            .iter()
+            .filter(|account| kept(account) > 0)
+            .map(|account| *account.key())
+            .collect();
+        let kept_ids = keepers
+            .iter()
+            .filter_map(|id| accounts.get(id).map(|account| kept(&account)))
+            .sum();
+        Ledger {
+            accounts,
+            journal,
+            kept_ids: AtomicUsize::new(kept_ids),
+            keepers: Mutex::new(keepers),
+        }
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    pub(crate) fn account_count(&self) -> usize {
+        self.accounts.len()
+    }
+
+    pub(crate) fn account(&self, id: AccountId) -> Option<AccountHandle> {
+        // The clone outlives the map's guard, which is gone with this statement.
+        let cell = Arc::clone(&*self.accounts.get(&id)?);
+        Some(AccountHandle { id, cell })
+    }
+
+    /// Decides an order unless its id is known, gives it its place in the journal and carries it out.
+    pub(crate) fn post(
+        &self,
+        slot: Slot,
+        account: &AccountHandle,
+        order: &Order,
+        now: Moment,
+        searched: Searched,
+    ) -> Posted {
+        let payee = match order.transaction {
+            Transaction::Transfer { to, .. } if to != account.id => self.account(to),
+            _ => None,
+        };
+        let (posted, kept) = lock_both(account, payee.as_ref(), |account, payee| {
+            match account.recent_ids.look_up(order.txn_id) {
+                Seen::At(lsn) => return (Posted::Seen(lsn), 0..0),
+                Seen::Perhaps(newest) if searched == Searched::No => {
+                    return (Posted::PerhapsSeen(newest), 0..0);
+                }
+                Seen::Perhaps(_) | Seen::Never => {}
+            }
+            if is_ahead(order.txn_id, now.time) {
+                return (Posted::Ahead, 0..0);
+            }
+            let kept = account.recent_ids.len();
+            let row = decide(
+                order,
+                account,
+                payee.as_deref().map_or(Payee::None, Payee::Account),
+                now,
+            );
+            let row = self.carry_out(slot, row, account, payee);
+            (Posted::Decided(row), kept..account.recent_ids.len())
+        });
+        self.count_kept(account.id, kept, now.time);
+        posted
+    }
+
+    /// Undoes an approved row of the account. The caller sees to it that it is done once.
+    pub(crate) fn reverse(&self, slot: Slot, account: &AccountHandle, original: &Row, now: Moment) -> Row {
+        let payee = match original.contra {
+            Contra::Account(payee) => self.account(payee),
+            Contra::System(_) => None,
+        };
+        lock_both(account, payee.as_ref(), |account, payee| {
+            let row = reverse(original, account, payee.as_deref(), now);
+            self.carry_out(slot, row, account, payee)
+        })
+    }
+
+    fn carry_out(&self, slot: Slot, mut row: Row, account: &mut Account, payee: Option<&mut Account>) -> Row {
+        row.lsn = self.journal.append(slot, row);
+        // From here on nothing can fail.
+        account.apply(&row.account_change());
+        if let (Some(payee), Some((_, change))) = (payee, row.payee_change()) {
+            payee.apply(&change);
+        }
+        row
+    }
+
+    /// Takes note that an account keeps more ids than before, and drops those of some idle accounts if there are too
+    /// many in all.
+    fn count_kept(&self, id: AccountId, kept: Range<usize>, now: Timestamp) {
+        if kept.is_empty() {
+            return;
+        }
+        if kept.start == 0 {
+            self.keepers.lock().push_back(id);
+        }
+        if self.kept_ids.fetch_add(kept.len(), Ordering::Relaxed) > ALL_RECENT_IDS {
+            self.sweep(now);
+        }
+    }
+
+    fn sweep(&self, now: Timestamp) {
+        for _ in 0..RECENT_IDS_SWEEP {
+            let Some(id) = self.keepers.lock().pop_front() else {
+                return;
+            };
+            let idle_since = now.millis() - RECENT_IDS_IDLE.as_millis() as i64;
+            let dropped = self.account(id).map_or(0, |account| {
+                account.cell.write(|account| {
+                    let kept = account.recent_ids.len();
+                    if account.last_time.millis() > idle_since {
+                        return 0;
+                    }
+                    account.recent_ids.drop_all();
+                    kept
+                })
+            });
+            if dropped == 0 {
+                self.keepers.lock().push_back(id);
+            } else {
+                self.kept_ids.fetch_sub(dropped, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Runs `work` with one account or two locked. Two transfers the opposite way must not wait for each other, so the
+/// lower number is locked first.
+fn lock_both<R>(
+    account: &AccountHandle,
+    payee: Option<&AccountHandle>,
+    work: impl FnOnce(&mut Account, Option<&mut Account>) -> R,
+) -> R {
+    match payee {
+        None => account.cell.write(|account| work(account, None)),
+        Some(payee) if account.id < payee.id => account
+            .cell
+            .write(|account| payee.cell.write(|payee| work(account, Some(payee)))),
+        Some(payee) => payee
+            .cell
+            .write(|payee| account.cell.write(|account| work(account, Some(payee)))),
+    }
+}
+
+fn is_ahead(id: TxnId, now: Timestamp) -> bool {
+    Timestamp::from(id).millis() > now.millis().saturating_add(MAX_ID_AHEAD.as_millis() as i64)
+}
