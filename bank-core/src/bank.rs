@@ -148,6 +148,31 @@ impl Bank {
         })
     }
 
+    /// A bank of these accounts that has no bank file: its journal commits to `store`, and nobody can log in. What
+    /// else a bank has in files is beside `path`.
+    #[cfg(all(test, feature = "shuttle"))]
+    pub(crate) fn over(
+        store: impl crate::journal::Store,
+        path: &Path,
+        accounts: impl IntoIterator<Item = crate::Account>,
+    ) -> Bank {
+        let accounts = accounts
+            .into_iter()
+            .map(|account| (account.id, Arc::new(crate::SharedCell::new(account))))
+            .collect();
+        Bank {
+            ledger: Ledger::new(accounts, Journal::start(store, crate::Lsn::ZERO)),
+            cards: Cards::default(),
+            terminals: DashMap::new(),
+            settling: DashSet::new(),
+            readers: Readers::new(path),
+            peppers: Peppers::read_or_create(&path.with_extension("pepper")).unwrap(),
+            pin_profile: PinProfile::Fast,
+            decoy_hash: String::new(),
+            _lock: BankLock::take(path).unwrap(),
+        }
+    }
+
     /// The journal: for slots, and for waiting until what it holds is durable.
     pub fn journal(&self) -> &Journal {
         self.ledger.journal()

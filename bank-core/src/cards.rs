@@ -3,13 +3,13 @@
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
 
 use crate::card::CardState;
 use crate::ids::CardNumber;
 use crate::journal::UpdateNumber;
 use crate::limits::DEAD_CARD_ENTRIES;
 use crate::shared_cell::SharedCell;
+use crate::sync::Mutex;
 
 /// What is kept of a card while it is in use.
 #[derive(Clone)]

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
-
-use parking_lot::Mutex;
 
 use crate::bank_file::BankFileError;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::thread::{self, Thread};
 
 /// Why an entry of the journal will never be known to be durable.
 #[derive(Clone, Debug, thiserror::Error)]

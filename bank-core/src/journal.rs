@@ -7,12 +7,9 @@
 //!
 //! Besides rows, updates of cards and terminals travel in the same commits; they have no Lsn.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 
 use async_lock::{Semaphore, SemaphoreGuardArc};
-use parking_lot::{Condvar, Mutex};
 
 use crate::bank_file::BankFileError;
 use crate::card::CardState;
@@ -21,6 +18,9 @@ use crate::durable::{Durable, DurableMark, JournalError, block_on};
 use crate::ids::{CardNumber, Lsn};
 use crate::limits::JOURNAL_QUEUE_ENTRIES;
 use crate::row::Row;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex};
 use crate::terminal::Terminal;
 
 /// Where the journal's groups go. The bank file is one; tests have others, which fail or wait on demand.
@@ -144,7 +144,7 @@ impl Journal {
             store,
             batch: Batch::default(),
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run())
             .expect("the operating system gives the journal its thread");

@@ -6,10 +6,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
 
 use crate::account::Account;
 use crate::ids::{AccountId, Lsn, TxnId};
@@ -19,6 +17,8 @@ use crate::money::{Currency, Money};
 use crate::recent_ids::Seen;
 use crate::row::{Contra, Row};
 use crate::shared_cell::SharedCell;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::time::{Moment, Timestamp};
 use crate::transaction::{Order, Payee, Transaction, decide, reverse};
 

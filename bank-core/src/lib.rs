@@ -13,6 +13,8 @@ pub mod card;
 mod cards;
 pub mod durable;
 pub mod ids;
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;
 pub mod journal;
 pub mod ledger;
 pub mod limits;
@@ -24,6 +26,7 @@ pub mod recent_ids;
 pub mod row;
 pub mod settling;
 pub mod shared_cell;
+mod sync;
 pub mod terminal;
 #[cfg(test)]
 mod test_bank;

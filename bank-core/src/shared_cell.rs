@@ -1,6 +1,6 @@
 //! A value that many may read at once and one may change alone: the readers/writer cell of the textbook.
 
-use parking_lot::RwLock;
+use crate::sync::RwLock;
 
 /// A value shared by threads. Readers share it, a writer has it alone, and a waiting writer is not starved
 /// by readers that keep coming (`parking_lot`'s lock makes new readers queue behind it).

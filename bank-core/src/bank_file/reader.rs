@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{
@@ -17,6 +16,7 @@ use crate::ids::{AccountId, CardNumber, Lsn, TerminalId, TxnId};
 use crate::limits::{MAX_ID_AHEAD, READER_CONNECTIONS};
 use crate::money::Currency;
 use crate::row::{Kind, Row, Side, SystemAccount};
+use crate::sync::{Condvar, Mutex};
 use crate::time::Timestamp;
 
 /// One line of an account's statement.
