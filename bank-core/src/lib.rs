@@ -3,7 +3,7 @@
 //! It is synchronous and knows no sockets and no async runtime. `ARCHITECTURE.md` shows the whole; begin
 //! reading here at [`Bank`], and at [`transaction`] for the rules.
 //!
-//! Imports run one way: `limits, money, ids, time` ← `account, card, terminal, transaction, row` ←
+//! Imports run one way: `limits, money, ids, time, files` ← `account, card, terminal, transaction, row` ←
 //! `journal, bank_file` ← `ledger` ← `bank`. The [`protocol`] uses only ids, money, limits and the names of outcomes.
 
 pub mod account;
@@ -12,6 +12,7 @@ pub mod bank_file;
 pub mod card;
 mod cards;
 pub mod durable;
+pub mod files;
 pub mod ids;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;

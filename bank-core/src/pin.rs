@@ -246,7 +246,7 @@ impl Peppers {
             });
         let _ = fs::remove_file(&beside);
         written
-            .and_then(|()| crate::bank_file::sync_directory_of(path))
+            .and_then(|()| crate::files::sync_directory_of(path))
             .map_err(io)
     }
 

@@ -11,9 +11,10 @@ use super::rows::{
     Totals, add_to_totals, card_status_name, insert_account, insert_account_sql, insert_row, insert_row_sql,
     read_last_lsn, write_checkpoint,
 };
-use super::{Access, BankFileError, BankLock, beside, connect, real_path, schema, sync_directory_of};
+use super::{Access, BankFileError, BankLock, beside, connect, real_path, schema};
 use crate::account::Account;
 use crate::card::CardState;
+use crate::files::sync_directory_of;
 use crate::ids::{AccountId, CardNumber, Lsn};
 use crate::money::{Currency, Money};
 use crate::pin::{Peppers, PinProfile};

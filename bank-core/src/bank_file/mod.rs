@@ -13,9 +13,8 @@ mod terminals;
 mod verify;
 mod writer;
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::TryLockError;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
@@ -34,6 +33,7 @@ pub use verify::{CurrencyTotals, Proof, verify};
 pub(crate) use writer::BankFileWriter;
 pub use writer::CheckpointPolicy;
 
+use crate::files::FileLock;
 use crate::limits::BANK_FILE_BUSY_WAIT;
 
 /// What can be wrong with a bank file or the disk under it.
@@ -126,29 +126,11 @@ fn real_path(path: &Path) -> Result<PathBuf, BankFileError> {
     }
 }
 
-/// Makes the creation or renaming of `path` durable.
-pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
-}
-
 /// The advisory lock that keeps a second server or loader from a bank file. It lies beside the file, since
 /// SQLite's own locks are released whenever any descriptor of the database is closed.
 #[derive(Debug)]
 pub struct BankLock {
-    file: File,
-}
-
-impl Drop for BankLock {
-    /// Merely closing the file would leave the lock with a child process that another thread is just starting:
-    /// until it has become its own program, it has a copy of every open file.
-    fn drop(&mut self) {
-        // If even that fails, the lock goes when the last copy of the file is closed.
-        _ = self.file.unlock();
-    }
+    _lock: FileLock,
 }
 
 impl BankLock {
@@ -158,19 +140,10 @@ impl BankLock {
     /// [`BankFileError::InUse`], or [`BankFileError::Io`] if the lock file cannot be made.
     pub fn take(bank: &Path) -> Result<BankLock, BankFileError> {
         let path = beside(bank, "lock");
-        let io = BankFileError::io(&path);
-        let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(&io)?;
-        match file.try_lock() {
-            Ok(()) => Ok(BankLock { file }),
+        match FileLock::take(&path) {
+            Ok(lock) => Ok(BankLock { _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(BankFileError::InUse(bank.to_owned())),
-            Err(TryLockError::Error(error)) => Err(io(error)),
+            Err(TryLockError::Error(error)) => Err(BankFileError::io(&path)(error)),
         }
     }
 }
@@ -217,22 +190,5 @@ fn connect(path: &Path, access: Access) -> Result<Connection, BankFileError> {
             Err(BankFileError::Foreign(path.to_owned()))
         }
         Err(error) => Err(BankFileError::sqlite("opening the bank file")(error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dropped_lock_is_free_even_while_a_starting_child_still_has_a_copy_of_its_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let bank = directory.path().join("bank.db");
-        let lock = BankLock::take(&bank).unwrap();
-        let copy = lock.file.try_clone().unwrap();
-        assert!(matches!(BankLock::take(&bank), Err(BankFileError::InUse(_))));
-        drop(lock);
-        BankLock::take(&bank).expect("the lock is free");
-        drop(copy);
     }
 }
