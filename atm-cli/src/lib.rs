@@ -4,6 +4,8 @@ pub mod args;
 pub mod client;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod dispenser;
+pub mod electronic_journal;
 pub mod one_shot;
 pub mod prompt;
 pub mod terminal;

@@ -171,6 +171,25 @@ pub const PROGRESS_TICK: Duration = Duration::from_millis(200);
 /// Lines of a mini-statement: what fits on a terminal's screen and a receipt.
 pub const MINI_STATEMENT_LINES: u16 = 10;
 
+// --- a terminal's cash and journal ------------------------------------------------------------------
+
+/// Cassettes of a terminal: an ATM has four to eight.
+pub const MAX_CASSETTES: usize = 8;
+
+/// Notes in one cassette. A real one holds two to three thousand; more than this is a slip of the keyboard.
+pub const MAX_CASSETTE_NOTES: u32 = 10_000;
+
+/// Notes that are handed out at once: what a presenter takes.
+pub const MAX_NOTES_PER_DISPENSE: u32 = 40;
+
+/// The highest denomination of a terminal, in units of the largest sum that divides all its denominations: of 500
+/// and 5 it is 100. It bounds the table of payable sums (this many entries for each note of a dispense).
+pub const MAX_DENOMINATION_UNITS: usize = 2_000;
+
+/// Bytes of one line of a terminal's journal. The longest is a settlement whose note holds a host's message whole,
+/// of which JSON makes at most six times as many bytes.
+pub const MAX_TERMINAL_RECORD_BYTES: usize = 128 * 1024;
+
 // --- files that a person gives us -------------------------------------------------------------------
 
 /// Bytes of the longest list of accounts: it is checked as a whole, and so held in memory as a whole.
@@ -184,6 +203,8 @@ const _: () = {
     assert!(WRITE_BUFFER_BYTES >= FRAME_HEADER_BYTES + MAX_REPLY_BYTES);
     assert!(MAX_REPLY_BYTES >= MAX_STATEMENT_LINES as usize * 128);
     assert!(MAX_REQUEST_BYTES >= MAX_CARD_BYTES + MAX_PIN_DIGITS + 64);
+    assert!(MAX_TERMINAL_RECORD_BYTES >= 6 * MAX_REPLY_BYTES + 1024);
+    assert!(MAX_NOTES_PER_DISPENSE <= MAX_CASSETTE_NOTES);
     assert!(MIN_PIN_DIGITS <= MAX_PIN_DIGITS);
     assert!(JOURNAL_QUEUE_ENTRIES as u64 * 4 < ACCOUNT_CHECKPOINT_ROWS);
     assert!(RECENT_IDS >= JOURNAL_QUEUE_ENTRIES);
