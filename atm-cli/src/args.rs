@@ -1,19 +1,38 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use bank_core::{AccountId, CardNumber, TerminalId, TxnId};
+use bank_core::terminal::TerminalSecretError;
+use bank_core::{AccountId, CardNumber, Currency, TerminalId, TerminalSecret, TxnId};
 use clap::{Parser, Subcommand};
+
+use crate::client::ClientConfig;
+use crate::dispenser::{CassetteError, Cassettes};
+use crate::terminal::TerminalConfig;
 
 /// An ATM terminal: a menu for people and, with a command, one answer for a script.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 #[command(
     after_help = "Exit codes:\n  0  approved, or done\n  1  failed, and nothing happened\n  2  wrong usage, and nothing \
-happened\n  3  declined by the bank, and nothing happened\n  4  the login was refused\n  5  in doubt: the connection broke \
-before the answer came, so it may have happened or not\n  6  the server cannot be reached, and nothing happened"
+happened\n  3  declined by the bank, and nothing happened\n  4  the login was refused\n  5  in doubt: no answer came in \
+time, so it may have happened or not; repeat it with --txn-id to learn what became of it\n  6  the server cannot be reached, and nothing happened"
 )]
 pub struct Args {
+    /// Which bank, and as whom.
+    #[command(flatten)]
+    pub bank: BankArgs,
+    /// The terminal of the menu.
+    #[command(flatten)]
+    pub menu: MenuArgs,
+    /// What to do; without a command, the menu is opened.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Which bank, and as whom.
+#[derive(Debug, clap::Args)]
+pub struct BankArgs {
     /// The bank's address
     #[arg(
         long,
@@ -23,18 +42,92 @@ pub struct Args {
         global = true
     )]
     pub server: String,
-    /// This terminal's id: 1 to 8 of A-Z, 0-9 and -
-    #[arg(
-        long,
-        value_name = "ID",
-        default_value = "CLI",
-        env = "ATM_TERMINAL",
-        global = true
-    )]
-    pub terminal: TerminalId,
-    /// What to do; without a command, the menu is opened.
-    #[command(subcommand)]
-    pub command: Option<Command>,
+    /// This terminal's id: 1 to 8 of A-Z, 0-9 and - [default: ATM-1 for the menu, CLI for a command]
+    #[arg(long, value_name = "ID", env = "ATM_TERMINAL", global = true)]
+    pub terminal: Option<TerminalId>,
+    /// A file whose first line is this terminal's secret: 64 hexadecimal digits
+    #[arg(long, value_name = "F", env = "ATM_TERMINAL_SECRET_FILE", global = true)]
+    pub terminal_secret_file: Option<PathBuf>,
+}
+
+/// The terminal of the menu: an ATM with notes and a journal.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Options of the menu")]
+pub struct MenuArgs {
+    /// The terminal's electronic journal, which is begun if there is none [default: data/<terminal's id>.journal]
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
+    /// What is in the cassettes when the journal is begun: denominations and numbers of notes [default:
+    /// 50x200,20x500,10x500]
+    #[arg(long, value_name = "LIST")]
+    pub cassettes: Option<String>,
+    /// The currency of the notes, by ISO 4217 [default: USD]
+    #[arg(long, value_name = "CODE")]
+    pub currency: Option<String>,
+    /// The supervisor's code, which is made if there is none [default: the journal's name with .code added]
+    #[arg(long, value_name = "FILE")]
+    pub supervisor_code_file: Option<PathBuf>,
+    /// Write down each note that is paid out, as it leaves: its transaction and its value in minor units
+    #[arg(long, value_name = "FILE")]
+    pub tray: Option<PathBuf>,
+}
+
+impl MenuArgs {
+    /// Whether any of them is given, which is of no use to a command.
+    pub fn is_given(&self) -> bool {
+        let MenuArgs {
+            journal,
+            cassettes,
+            currency,
+            supervisor_code_file,
+            tray,
+        } = self;
+        [journal, supervisor_code_file, tray]
+            .iter()
+            .any(|path| path.is_some())
+            || [cassettes, currency].iter().any(|text| text.is_some())
+    }
+
+    /// The terminal that they describe.
+    ///
+    /// # Errors
+    /// If the cassettes are none.
+    pub fn config(self, client: ClientConfig) -> Result<TerminalConfig, CassetteError> {
+        let currency = self.currency.as_deref().unwrap_or("USD");
+        let currency = Currency::from_code(currency)?;
+        let journal = self
+            .journal
+            .unwrap_or_else(|| Path::new("data").join(format!("{}.journal", client.terminal)));
+        Ok(TerminalConfig {
+            cassettes: Cassettes::parse(self.cassettes.as_deref().unwrap_or(FULL_CASSETTES), currency)?,
+            supervisor_code: self
+                .supervisor_code_file
+                .unwrap_or_else(|| journal.with_added_extension("code")),
+            journal,
+            tray: self.tray,
+            client,
+        })
+    }
+}
+
+/// What is in the cassettes of a new terminal, unless it is said.
+pub const FULL_CASSETTES: &str = "50x200,20x500,10x500";
+
+impl BankArgs {
+    /// What a client is to know of it; `terminal` is its id unless another was given.
+    ///
+    /// # Errors
+    /// [`TerminalSecretError`] if the secret's file is not fit for use.
+    pub fn config(&self, terminal: &str) -> Result<ClientConfig, TerminalSecretError> {
+        let terminal = self
+            .terminal
+            .unwrap_or_else(|| TerminalId::new(terminal).expect("a default is a terminal's id"));
+        let secret = self.terminal_secret_file.as_deref().map(TerminalSecret::read);
+        Ok(ClientConfig {
+            secret: secret.transpose()?,
+            ..ClientConfig::new(&self.server, terminal)
+        })
+    }
 }
 
 /// What to do.
@@ -83,7 +176,7 @@ pub struct AmountArgs {
     /// Whose account.
     #[command(flatten)]
     pub card: CardArgs,
-    /// The transaction's id, a UUID of version 7 [default: a new one]
+    /// The transaction's id, a UUID of version 7: under one id it is done once at most [default: a new one]
     #[arg(long, value_name = "ID")]
     pub txn_id: Option<TxnId>,
     /// How much, in the account's currency, such as 20 or 20.50

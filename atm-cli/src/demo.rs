@@ -14,7 +14,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::args::MenuArgs;
+use crate::client::ClientConfig;
 use crate::one_shot::Ended;
+use crate::supervisor::SupervisorCode;
 use crate::{prompt, terminal};
 
 /// The bank of `data/accounts.csv`.
@@ -38,8 +41,16 @@ fn demonstrate(id: TerminalId) -> Result<Ended, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     leave_nothing_behind(&runtime, directory.path().to_owned())?;
     let served = serve(&runtime, &directory.path().join("bank.db"))?;
-    introduce(&served.address);
-    let ended = terminal::run(&served.address, id, prompt::for_stdin().as_mut());
+    let terminal = MenuArgs {
+        journal: Some(directory.path().join("terminal.journal")),
+        ..MenuArgs::default()
+    };
+    let config = terminal.config(ClientConfig::new(&served.address, id))?;
+    // Made here, so that it can be shown.
+    SupervisorCode::read_or_create(&config.supervisor_code)?;
+    let code = std::fs::read_to_string(&config.supervisor_code)?;
+    introduce(&served.address, code.trim());
+    let ended = terminal::run(config, prompt::for_stdin().as_mut());
     let _ = served.stop.send("the demonstration is over");
     runtime.block_on(served.server)??;
     Ok(ended)
@@ -93,7 +104,7 @@ fn serve(runtime: &Runtime, path: &Path) -> Result<Served, Error> {
     })
 }
 
-fn introduce(address: &str) {
+fn introduce(address: &str, code: &str) {
     let mut out = io::stdout();
     let _ = writeln!(
         out,
@@ -106,5 +117,5 @@ fn introduce(address: &str) {
             let _ = writeln!(out, "  {holder:<8} {pin}   account {account} {currency}");
         }
     }
-    let _ = writeln!(out);
+    let _ = writeln!(out, "\n  the supervisor's code (after *)  {code}\n");
 }

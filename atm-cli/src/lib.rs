@@ -2,11 +2,18 @@
 
 pub mod args;
 pub mod client;
+pub mod connection;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod dispenser;
 pub mod electronic_journal;
+#[cfg(test)]
+mod fake_bank;
+pub mod machine;
 pub mod one_shot;
 pub mod prompt;
+mod screen;
+pub mod supervisor;
 pub mod terminal;
+pub mod txn_ids;
 mod words;

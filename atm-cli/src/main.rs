@@ -5,19 +5,31 @@ use std::process::ExitCode;
 use atm_cli::args::{Args, Command};
 #[cfg(feature = "demo")]
 use atm_cli::demo;
-use atm_cli::{one_shot, prompt, terminal};
+use atm_cli::one_shot::{self, Ended};
+use atm_cli::{prompt, terminal};
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let Args {
-        server,
-        terminal,
-        command,
-    } = Args::parse();
-    match command {
-        None => terminal::run(&server, terminal, prompt::for_stdin().as_mut()).into(),
-        Some(Command::OneShot(command)) => one_shot::run(&server, terminal, &command).into(),
-        #[cfg(feature = "demo")]
-        Some(Command::Demo) => demo::run(terminal).into(),
+    run(Args::parse())
+        .unwrap_or_else(|error| {
+            eprintln!("atm-cli: {error}");
+            Ended::Usage
+        })
+        .into()
+}
+
+fn run(args: Args) -> Result<Ended, Box<dyn std::error::Error>> {
+    let Args { bank, menu, command } = args;
+    if command.is_some() && menu.is_given() {
+        return Err("the options of the menu are of no use to a command: leave them out".into());
     }
+    Ok(match command {
+        None => {
+            let config = menu.config(bank.config("ATM-1")?)?;
+            terminal::run(config, prompt::for_stdin().as_mut())
+        }
+        Some(Command::OneShot(command)) => one_shot::run(bank.config("CLI")?, &command),
+        #[cfg(feature = "demo")]
+        Some(Command::Demo) => demo::run(bank.config("ATM-1")?.terminal),
+    })
 }

@@ -8,12 +8,13 @@ use std::process::ExitCode;
 use bank_core::limits::MAX_PIN_DIGITS;
 use bank_core::money::MoneyError;
 use bank_core::protocol::{ErrorCode, Receipt};
-use bank_core::{Currency, Money, TerminalId, Timestamp, TxnId};
+use bank_core::{Amount, Currency, Money, Timestamp, TxnId};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::args::{AmountArgs, OneShot};
-use crate::client::{Balance, Client, ClientError, Customer, Outcome, StatementLine};
+use crate::client::{Client, ClientConfig, ClientError};
+use crate::connection::{Balance, ConnectionError, Customer, Outcome, StatementLine};
 use crate::prompt;
 use crate::words::{code_name, kind, other_side, plain};
 
@@ -52,16 +53,19 @@ enum OneShotError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(
-        "transaction {id} is in doubt: {source}. It may have been carried out or not: look at the statement before you repeat it"
+        "transaction {id} is in doubt: {source}. It may have been carried out or not: repeat it with --txn-id {id} to \
+         learn what became of it"
     )]
-    InDoubt { id: TxnId, source: ClientError },
+    InDoubt { id: TxnId, source: ConnectionError },
 }
 
 impl OneShotError {
     fn ended(&self) -> Ended {
         match self {
             OneShotError::PinFile(..) | OneShotError::Amount(_) => Ended::Usage,
-            OneShotError::Client(ClientError::Unreachable { .. }) => Ended::Unreachable,
+            OneShotError::Client(ClientError::Connection(ConnectionError::Unreachable { .. })) => {
+                Ended::Unreachable
+            }
             OneShotError::Client(error) if error.code() == Some(ErrorCode::LoginRefused) => {
                 Ended::LoginRefused
             }
@@ -73,7 +77,11 @@ impl OneShotError {
     fn code(&self) -> &'static str {
         match self {
             OneShotError::PinFile(..) | OneShotError::Amount(_) => "usage",
-            OneShotError::Client(ClientError::Unreachable { .. }) => "unreachable",
+            OneShotError::Client(ClientError::Connection(ConnectionError::Unreachable { .. })) => {
+                "unreachable"
+            }
+            OneShotError::Client(ClientError::Connection(ConnectionError::StaleId { .. })) => "stale_id",
+            OneShotError::Client(ClientError::Undone { .. }) => "reversed",
             OneShotError::Client(error) => error.code().map_or("failed", ErrorCode::name),
             OneShotError::InDoubt { .. } => "in_doubt",
         }
@@ -88,28 +96,12 @@ struct Answer {
 }
 
 /// Runs one command: the answer goes to standard output, what went wrong to standard error.
-pub fn run(server: &str, terminal: TerminalId, command: &OneShot) -> Ended {
-    let as_json = command.card().json;
-    let (ended, out) = match ask(server, terminal, command) {
-        Ok(answer) => (
-            answer.ended,
-            if as_json {
-                answer.json.to_string()
-            } else {
-                answer.text
-            },
-        ),
+pub fn run(config: ClientConfig, command: &OneShot) -> Ended {
+    let (ended, out) = match ask(&mut Client::new(config), command) {
+        Ok(answer) => answer.shown(command),
         Err(error) => {
             eprintln!("atm-cli: {}", plain(&error.to_string()));
-            let mut json = json!({ "code": error.code(), "message": error.to_string() });
-            if let OneShotError::InDoubt { id, .. } = &error {
-                json["outcome"] = "in_doubt".into();
-                json["txn_id"] = id.to_string().into();
-            }
-            (
-                error.ended(),
-                if as_json { json.to_string() } else { String::new() },
-            )
+            error.shown(command)
         }
     };
     if !out.is_empty() {
@@ -119,18 +111,45 @@ pub fn run(server: &str, terminal: TerminalId, command: &OneShot) -> Ended {
     ended
 }
 
-fn ask(server: &str, terminal: TerminalId, command: &OneShot) -> Result<Answer, OneShotError> {
+impl Answer {
+    fn shown(self, command: &OneShot) -> (Ended, String) {
+        let as_json = command.card().json;
+        (
+            self.ended,
+            if as_json { self.json.to_string() } else { self.text },
+        )
+    }
+}
+
+impl OneShotError {
+    /// As JSON for those who asked for it; it was told on standard error.
+    fn shown(&self, command: &OneShot) -> (Ended, String) {
+        let mut json = json!({ "code": self.code(), "message": self.to_string() });
+        if let OneShotError::InDoubt { id, .. } = self {
+            json["outcome"] = "in_doubt".into();
+            json["txn_id"] = id.to_string().into();
+        }
+        let as_json = command.card().json;
+        (
+            self.ended(),
+            if as_json { json.to_string() } else { String::new() },
+        )
+    }
+}
+
+fn ask(client: &mut Client, command: &OneShot) -> Result<Answer, OneShotError> {
     let card = command.card();
     let pin = read_pin(&card.pin_file)
         .map_err(|error| OneShotError::PinFile(card.pin_file.display().to_string(), error))?;
-    let mut client = Client::connect(server, terminal)?;
+    // A script would rather know at once that there is no server.
+    client.connect()?;
     let customer = client.login(&card.card, &pin)?;
     drop(pin);
     let answer = match command {
         OneShot::Balance(_) => Ok(balance(client.balance()?)),
-        OneShot::Deposit(amount) => transact(&customer, amount, |id, sum| client.deposit(id, sum)),
-        OneShot::Withdraw(amount) => transact(&customer, amount, |id, sum| client.withdraw(id, sum)),
-        OneShot::Transfer(args) => transact(&customer, &args.amount, |id, sum| {
+        OneShot::Deposit(args) => transact(client, &customer, args, Client::deposit),
+        OneShot::Withdraw(args) => transact(client, &customer, args, Client::withdraw),
+        OneShot::Transfer(args) => transact(client, &customer, &args.amount, |client, id, sum| {
             client.transfer(id, args.to, sum)
         }),
         OneShot::Statement(args) => {
@@ -138,8 +157,7 @@ fn ask(server: &str, terminal: TerminalId, command: &OneShot) -> Result<Answer, 
             Ok(statement(balance, &lines))
         }
     };
-    // The answer is there; that the goodbye is not heard changes nothing.
-    let _ = client.logout();
+    client.logout();
     answer
 }
 
@@ -170,15 +188,22 @@ fn read_pin(path: &Path) -> io::Result<Zeroizing<String>> {
 }
 
 fn transact(
+    client: &mut Client,
     customer: &Customer,
     args: &AmountArgs,
-    ask: impl FnOnce(TxnId, bank_core::Amount) -> Result<Outcome, ClientError>,
+    ask: impl Fn(&mut Client, TxnId, Amount) -> Result<Outcome, ClientError>,
 ) -> Result<Answer, OneShotError> {
     let amount = customer.currency.parse_amount(&args.amount)?;
-    let id = args.txn_id.unwrap_or_else(TxnId::generate);
-    match ask(id, amount) {
+    let mut id = args.txn_id.unwrap_or_else(|| client.new_txn_id());
+    let mut outcome = ask(client, id, amount);
+    if let (Err(ClientError::Connection(ConnectionError::StaleId { .. })), None) = (&outcome, args.txn_id) {
+        // Nobody else knows the id, so another is as good.
+        id = client.new_txn_id();
+        outcome = ask(client, id, amount);
+    }
+    match outcome {
         Ok(outcome) => Ok(outcome_answer(customer.currency, id, &outcome)),
-        Err(source) if source.leaves_doubt() => Err(OneShotError::InDoubt { id, source }),
+        Err(ClientError::InDoubt { id, source }) => Err(OneShotError::InDoubt { id, source }),
         Err(error) => Err(error.into()),
     }
 }
@@ -278,4 +303,123 @@ fn statement_line(currency: Currency, line: &StatementLine) -> String {
     let (amount, balance) = (currency.format(line.amount), currency.format(line.balance));
     let (time, kind, other) = (line.time.to_string(), kind(line), other_side(line));
     format!("{time}  {kind:<10}  {amount:>14}  {balance:>14}  {other}{declined}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use bank_core::TerminalId;
+    use bank_core::protocol::ReplyBody;
+
+    use super::*;
+    use crate::args::CardArgs;
+    use crate::fake_bank::{Act, FakeBank, SERVER_TIME, approved, logged_in};
+
+    const ID: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
+
+    /// The exit code and the JSON of a command that is asked of a bank that does as the script says, with little time.
+    fn answer(
+        command: impl FnOnce(CardArgs) -> OneShot,
+        script: impl IntoIterator<Item = Vec<Act>>,
+    ) -> (Ended, Value, FakeBank) {
+        let directory = tempfile::tempdir().unwrap();
+        let pin_file = directory.path().join("ken.pin");
+        std::fs::write(&pin_file, "2468\n").unwrap();
+        let command = command(card(pin_file));
+        let bank = FakeBank::open(script);
+        let config = ClientConfig {
+            deadline: Duration::from_millis(1500),
+            ..ClientConfig::new(bank.address(), TerminalId::new("CLI").unwrap())
+        };
+        let (ended, json) = match ask(&mut Client::new(config), &command) {
+            Ok(answer) => answer.shown(&command),
+            Err(error) => error.shown(&command),
+        };
+        (ended, serde_json::from_str(&json).unwrap(), bank)
+    }
+
+    fn card(pin_file: PathBuf) -> CardArgs {
+        CardArgs {
+            card: "Ken".parse().unwrap(),
+            pin_file,
+            json: true,
+        }
+    }
+
+    fn withdrawal(txn_id: Option<&str>) -> impl FnOnce(CardArgs) -> OneShot {
+        let txn_id = txn_id.map(|id| id.parse().unwrap());
+        move |card| {
+            OneShot::Withdraw(AmountArgs {
+                card,
+                txn_id,
+                amount: "20".into(),
+            })
+        }
+    }
+
+    #[test]
+    fn a_lost_answer_leaves_a_transaction_in_doubt_and_a_balance_not() {
+        let lost = || [vec![Act::Answer(logged_in()), Act::HangUp]];
+        let (ended, json, _) = answer(withdrawal(Some(ID)), lost());
+        assert_eq!(ended, Ended::InDoubt);
+        for (key, value) in [("outcome", "in_doubt"), ("code", "in_doubt"), ("txn_id", ID)] {
+            assert_eq!(json[key], value, "{json}");
+        }
+        let message = json["message"].as_str().unwrap();
+        assert!(message.contains(&format!("--txn-id {ID}")), "{message}");
+        let (ended, json, _) = answer(OneShot::Balance, lost());
+        assert_eq!((ended, json.get("outcome")), (Ended::Unreachable, None), "{json}");
+    }
+
+    #[test]
+    fn a_script_learns_at_once_that_there_is_no_server() {
+        let (ended, json, _) = answer(withdrawal(None), []);
+        assert_eq!(
+            (ended, json["code"].as_str()),
+            (Ended::Unreachable, Some("unreachable"))
+        );
+    }
+
+    #[test]
+    fn a_stale_id_is_replaced_once_if_it_was_not_the_users() {
+        let stale = || {
+            Act::Answer(ReplyBody::StaleId {
+                newest: SERVER_TIME + 5_000_000,
+            })
+        };
+        let approved = || Act::Answer(approved(ID.parse().unwrap()));
+        let logged_out = || Act::Answer(ReplyBody::LoggedOut);
+        let script = || [vec![Act::Answer(logged_in()), stale(), approved(), logged_out()]];
+        let (ended, json, bank) = answer(withdrawal(None), script());
+        assert_eq!(
+            (ended, json["outcome"].as_str()),
+            (Ended::Approved, Some("approved"))
+        );
+        assert_eq!(
+            bank.heard()[2],
+            format!("Withdraw {} 2000", json["txn_id"].as_str().unwrap())
+        );
+        assert_ne!(bank.heard()[1], bank.heard()[2]);
+
+        let (ended, json, bank) = answer(withdrawal(Some(ID)), script());
+        assert_eq!((ended, json["code"].as_str()), (Ended::Failed, Some("stale_id")));
+        assert_eq!(bank.heard()[1], format!("Withdraw {ID} 2000"));
+    }
+
+    #[test]
+    fn two_stale_ids_are_one_too_many() {
+        let stale = || Act::Answer(ReplyBody::StaleId { newest: SERVER_TIME });
+        let (ended, json, _) = answer(
+            withdrawal(None),
+            [vec![
+                Act::Answer(logged_in()),
+                stale(),
+                stale(),
+                Act::Answer(ReplyBody::LoggedOut),
+            ]],
+        );
+        assert_eq!((ended, json["code"].as_str()), (Ended::Failed, Some("stale_id")));
+    }
 }

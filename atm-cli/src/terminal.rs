@@ -1,46 +1,166 @@
 //! The terminal that a customer stands before: card and PIN, then a menu.
 
-use std::io::{self, Write};
-use std::time::Duration;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
-use bank_core::limits::{MINI_STATEMENT_LINES, RECONNECT_BACKOFF};
-use bank_core::protocol::{ErrorCode, Receipt};
-use bank_core::{Amount, CardNumber, Currency, Lsn, Money, Pin, TerminalId, Timestamp, TxnId};
+use bank_core::limits::MINI_STATEMENT_LINES;
+use bank_core::protocol::ErrorCode;
+use bank_core::{AccountId, Amount, CardNumber, Currency, Moment, Money, Pin};
 
-use crate::client::{Client, ClientError, Customer, Outcome, StatementLine};
+use crate::client::{Client, ClientConfig, ClientError};
+use crate::connection::{ConnectionError, Customer};
+use crate::dispenser::{Cassettes, Unpayable};
+use crate::electronic_journal::{ElectronicJournal, ElectronicJournalError};
+use crate::machine::{Done, Machine, MachineError, Tray};
 use crate::one_shot::Ended;
 use crate::prompt::{NoAnswer, Prompt};
-use crate::words::{kind, other_side, plain};
+use crate::screen::{say, say_receipt, say_sorry, say_statement, sum};
+use crate::supervisor::{self, SupervisorCode, SupervisorCodeError, say_settled};
+use crate::words::plain;
+
+/// A terminal and where its things are.
+#[derive(Clone, Debug)]
+pub struct TerminalConfig {
+    /// The way to the bank.
+    pub client: ClientConfig,
+    /// The electronic journal. It is begun if there is none.
+    pub journal: PathBuf,
+    /// What is in the cassettes when the journal is begun.
+    pub cassettes: Cassettes,
+    /// Where each note that is paid out is written down, if anywhere.
+    pub tray: Option<PathBuf>,
+    /// The supervisor's code. It is made if there is none.
+    pub supervisor_code: PathBuf,
+}
+
+/// Why a terminal does not start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Journal(#[from] ElectronicJournalError),
+    #[error(transparent)]
+    Code(#[from] SupervisorCodeError),
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
 
 /// Serves customers one after the other until the input ends or somebody quits.
-pub fn run(server: &str, terminal: TerminalId, prompt: &mut dyn Prompt) -> Ended {
+pub fn run(config: TerminalConfig, prompt: &mut dyn Prompt) -> Ended {
+    let (machine, code) = match start(config) {
+        Ok(started) => started,
+        Err(error) => {
+            eprintln!("atm-cli: {error}");
+            return Ended::Failed;
+        }
+    };
     let mut terminal = Terminal {
-        server,
-        id: terminal,
+        machine,
+        code,
         prompt,
     };
-    let _ = terminal.serve_customers();
-    Ended::Approved
+    match terminal.serve_customers() {
+        Ok(()) | Err(Stop::Quit) => Ended::Approved,
+        Err(Stop::TurnedAway) => Ended::Failed,
+        Err(Stop::OutOfService(error)) => {
+            say("\nOUT OF SERVICE. Please use another machine.");
+            eprintln!("atm-cli: {error}");
+            Ended::Failed
+        }
+    }
+}
+
+fn start(config: TerminalConfig) -> Result<(Machine, SupervisorCode), StartError> {
+    let TerminalConfig {
+        mut client,
+        journal,
+        cassettes,
+        tray,
+        supervisor_code,
+    } = config;
+    let io = |path: PathBuf| move |source| StartError::Io { path, source };
+    if let Some(directory) = journal.parent().filter(|path| !path.as_os_str().is_empty()) {
+        fs::create_dir_all(directory).map_err(io(directory.to_owned()))?;
+    }
+    let now = Moment::now().time;
+    let (journal, torn) = ElectronicJournal::open(&journal, client.terminal, Some(&cassettes), now)?;
+    if let Some(torn) = torn {
+        say(&format!("The terminal's journal: {torn}."));
+    }
+    let (code, made) = SupervisorCode::read_or_create(&supervisor_code)?;
+    if made {
+        say(&format!(
+            "The supervisor's code is in {}.",
+            supervisor_code.display()
+        ));
+    }
+    let tray = Tray::new(tray.as_deref()).map_err(io(tray.unwrap_or_default()))?;
+    client.last_txn_id = journal.state().last_id();
+    let mut client = Client::new(client);
+    client.on_retry(|error, pause| {
+        // That a connection was closed meanwhile, or that the bank is busy, a customer need not know.
+        if let ConnectionError::Unreachable { .. } = error {
+            let (error, seconds) = (plain(&error.to_string()), pause.as_secs_f32());
+            say(&format!("{error}.\nTrying again in {seconds:.1} s ..."));
+        }
+    });
+    Ok((Machine::new(journal, tray, client), code))
 }
 
 struct Terminal<'a> {
-    server: &'a str,
-    id: TerminalId,
+    machine: Machine,
+    code: SupervisorCode,
     prompt: &'a mut dyn Prompt,
 }
 
-/// Why a customer's session ends.
-enum Leave {
-    /// The customer is done; the next one may come.
-    LoggedOut,
-    /// The terminal is to stop.
+/// Why the terminal stops.
+enum Stop {
+    /// Somebody wants it to, or there is no more input.
     Quit,
+    /// The bank will never talk to it.
+    TurnedAway,
+    /// Its journal cannot be written, so it may do nothing more.
+    OutOfService(ElectronicJournalError),
 }
 
-impl From<NoAnswer> for Leave {
-    fn from(_: NoAnswer) -> Leave {
-        Leave::Quit
+impl From<ElectronicJournalError> for Stop {
+    fn from(error: ElectronicJournalError) -> Stop {
+        Stop::OutOfService(error)
     }
+}
+
+/// What the customer wants next.
+enum Next {
+    More,
+    LoggedOut,
+}
+
+/// Something other than what was asked for.
+enum Otherwise {
+    /// Esc: the customer thought better of it.
+    Back,
+    Stop(Stop),
+}
+
+impl From<NoAnswer> for Otherwise {
+    fn from(answer: NoAnswer) -> Otherwise {
+        match answer {
+            NoAnswer::Back => Otherwise::Back,
+            NoAnswer::Quit => Otherwise::Stop(Stop::Quit),
+        }
+    }
+}
+
+impl From<Stop> for Otherwise {
+    fn from(stop: Stop) -> Otherwise {
+        Otherwise::Stop(stop)
+    }
+}
+
+/// Who stands there.
+enum Visitor {
+    Customer(CardNumber),
+    Supervisor,
 }
 
 /// What the menu offers, in its order.
@@ -68,61 +188,74 @@ enum Action {
 }
 
 impl Terminal<'_> {
-    fn serve_customers(&mut self) -> Result<(), NoAnswer> {
+    fn serve_customers(&mut self) -> Result<(), Stop> {
         say("Welcome to the bank!");
-        let mut client = self.connect()?;
+        // A bank that is away is tried for a while, so that the first customer need not; then the card is asked for
+        // all the same, since there is a supervisor, too.
+        if let Err(error) = self.machine.client.ping() {
+            self.say_failure(&error)?;
+        }
         loop {
-            let (card, pin) = loop {
-                let Some(card) = self.ask_card()? else {
-                    return Ok(());
-                };
-                match self.prompt.secret("PIN:") {
-                    Ok(pin) => break (card, pin),
-                    Err(NoAnswer::Back) => {}
-                    Err(NoAnswer::Quit) => return Err(NoAnswer::Quit),
+            self.settle()?;
+            let card = match self.ask_visitor() {
+                Ok(Some(Visitor::Customer(card))) => card,
+                Ok(Some(Visitor::Supervisor)) => {
+                    supervisor::serve(&mut self.machine, &mut self.code, self.prompt)?
+                        .map_err(|_| Stop::Quit)?;
+                    continue;
                 }
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(Stop::Quit),
+            };
+            let pin = match self.prompt.secret("PIN:") {
+                Ok(pin) => pin,
+                Err(NoAnswer::Back) => continue,
+                Err(NoAnswer::Quit) => return Err(Stop::Quit),
             };
             if let Err(error) = Pin::new(pin.as_bytes()) {
-                say(&format!("Sorry, {error}."));
+                say_sorry(&error);
                 continue;
             }
-            let mut customer = client.login(&card, &pin);
-            // An idle connection is closed by the bank after some minutes, which a customer need not know. Only
-            // then is a login asked for again: after any other break the try may have been counted.
-            let closed = customer.as_ref().err().and_then(ClientError::code);
-            if matches!(closed, Some(ErrorCode::TimedOut | ErrorCode::ShuttingDown)) {
-                client = self.connect()?;
-                customer = client.login(&card, &pin);
-            }
+            let customer = self.machine.client.login(&card, &pin);
             drop(pin);
             match customer {
                 Ok(customer) => {
                     say(&format!("\nGood day, {}!", plain(&customer.holder)));
-                    if let Leave::Quit = self.serve_customer(&mut client, &customer) {
-                        let _ = client.logout();
-                        say("Goodbye!");
-                        return Ok(());
-                    }
+                    let end = self.serve_customer(&customer);
+                    self.machine.client.logout();
                     say("Goodbye!\n");
+                    end?;
                 }
-                Err(error) => {
-                    say_error(&error);
-                    if ends_connection(&error) {
-                        client = self.connect()?;
-                    }
-                }
+                Err(error) => self.say_failure(&error)?,
             }
         }
     }
 
-    /// The card, or `None` to quit.
-    fn ask_card(&mut self) -> Result<Option<CardNumber>, NoAnswer> {
+    /// Brings to an end what is unfinished, if the bank is there for it.
+    fn settle(&mut self) -> Result<(), Stop> {
+        let waiting = self.machine.state().open().len() > self.machine.for_supervisor().len();
+        if !waiting || self.machine.client.connect().is_err() {
+            return Ok(());
+        }
+        match self.machine.settle(say_settled) {
+            Ok(()) => Ok(()),
+            Err(MachineError::Journal(error)) => Err(error.into()),
+            Err(error) => {
+                say_sorry(&error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whoever comes, or `None` to quit.
+    fn ask_visitor(&mut self) -> Result<Option<Visitor>, NoAnswer> {
         loop {
-            match self.prompt.line("Card (or q to quit):") {
+            match self.prompt.line("Card (q: quit, *: supervisor):") {
                 Ok(text) if matches!(text.trim(), "q" | "Q") => return Ok(None),
+                Ok(text) if text.trim() == "*" => return Ok(Some(Visitor::Supervisor)),
                 Ok(text) => match CardNumber::new(text.trim()) {
-                    Ok(card) => return Ok(Some(card)),
-                    Err(error) => say(&format!("Sorry, {error}.")),
+                    Ok(card) => return Ok(Some(Visitor::Customer(card))),
+                    Err(error) => say_sorry(&error),
                 },
                 Err(NoAnswer::Back) => {}
                 Err(NoAnswer::Quit) => return Err(NoAnswer::Quit),
@@ -130,259 +263,177 @@ impl Terminal<'_> {
         }
     }
 
-    /// Connects, however long it takes; gives up only if the bank will never talk to this terminal.
-    fn connect(&mut self) -> Result<Client, NoAnswer> {
-        let (mut pause, longest) = RECONNECT_BACKOFF;
+    fn serve_customer(&mut self, customer: &Customer) -> Result<(), Stop> {
         loop {
-            match Client::connect(self.server, self.id) {
-                Ok(client) => return Ok(client),
-                Err(error) if is_final(&error) => {
-                    say_error(&error);
-                    return Err(NoAnswer::Quit);
-                }
-                Err(error) => {
-                    let seconds = pause.as_secs_f32();
-                    say(&format!(
-                        "{}.\nTrying again in {seconds} s (Ctrl-C to quit) ...",
-                        plain(&error.to_string())
-                    ));
-                    wait(pause);
-                    pause = (pause * 2).min(longest);
-                }
+            match self.serve_once(customer) {
+                Ok(Next::More) | Err(Otherwise::Back) => {}
+                Ok(Next::LoggedOut) => return Ok(()),
+                Err(Otherwise::Stop(stop)) => return Err(stop),
             }
         }
     }
 
-    fn serve_customer(&mut self, client: &mut Client, customer: &Customer) -> Leave {
-        loop {
-            match self.serve_once(client, customer) {
-                Ok(()) => {}
-                Err(leave) => return leave,
-            }
-        }
-    }
-
-    fn serve_once(&mut self, client: &mut Client, customer: &Customer) -> Result<(), Leave> {
+    fn serve_once(&mut self, customer: &Customer) -> Result<Next, Otherwise> {
         let options = MENU.map(|(name, _)| name);
-        let chosen = match self.prompt.choose("Menu:", &options) {
-            Err(NoAnswer::Back) => return Ok(()),
-            other => other?,
-        };
+        let chosen = self.prompt.choose("Menu:", &options)?;
         let done = match MENU[chosen].1 {
-            Action::Balance => client.balance().map(|found| {
+            Action::Balance => self.machine.client.balance().map(|found| {
                 say(&format!(
-                    "\nYour balance is {} {}.",
-                    found.currency.format(found.balance),
-                    found.currency
+                    "\nYour balance is {}.",
+                    sum(found.currency, found.balance)
                 ));
             }),
-            Action::Deposit => self.transact(customer, "Deposit", |id, amount| client.deposit(id, amount))?,
-            Action::Withdraw => {
-                self.transact(customer, "Withdrawal", |id, amount| client.withdraw(id, amount))?
+            Action::Statement => {
+                self.machine
+                    .client
+                    .statement(MINI_STATEMENT_LINES)
+                    .map(|(balance, lines)| {
+                        say_statement(balance.currency, balance.balance, &lines);
+                    })
             }
-            Action::Transfer => {
-                let Some(to) = self.ask_payee()? else {
-                    return Ok(());
-                };
-                self.transact(customer, "Transfer", |id, amount| client.transfer(id, to, amount))?
-            }
-            Action::Statement => client.statement(MINI_STATEMENT_LINES).map(|(balance, lines)| {
-                say_statement(balance.currency, balance.balance, &lines);
-            }),
-            Action::ChangePin => self.change_pin(client)?,
-            Action::LogOut => {
-                // Whether the bank hears it or not, the customer is gone: the connection's end logs out as well.
-                if client.logout().is_err() {
-                    *client = self.connect()?;
-                }
-                return Err(Leave::LoggedOut);
-            }
-            Action::Quit => return Err(Leave::Quit),
+            Action::ChangePin => self.change_pin()?,
+            Action::Deposit => return self.deposit(customer),
+            Action::Withdraw => return self.withdraw(customer),
+            Action::Transfer => return self.transfer(customer),
+            Action::LogOut => return Ok(Next::LoggedOut),
+            Action::Quit => return Err(Stop::Quit.into()),
         };
-        let Err(error) = done else { return Ok(()) };
-        say_error(&error);
-        if ends_connection(&error) {
-            *client = self.connect()?;
-            say("The bank can be reached again. Please log in.");
-            return Err(Leave::LoggedOut);
+        match done {
+            Ok(()) => Ok(Next::More),
+            Err(error) => self.after_failure(&error),
         }
-        if error.code() == Some(ErrorCode::SessionEnded) {
-            return Err(Leave::LoggedOut);
-        }
-        Ok(())
     }
 
-    /// The account to pay; `None` if the customer thought better of it.
-    fn ask_payee(&mut self) -> Result<Option<bank_core::AccountId>, NoAnswer> {
+    fn deposit(&mut self, customer: &Customer) -> Result<Next, Otherwise> {
+        let amount = self.ask_amount(customer.currency)?;
+        match self.machine.deposit(customer, amount) {
+            Ok(done) => self.say_done(customer, "Deposit", &done),
+            Err(MachineError::Client(error)) => {
+                say(&format!(
+                    "\nYOUR MONEY IS KEPT: {} is credited as soon as the bank can be reached.",
+                    sum(customer.currency, amount.money())
+                ));
+                self.after_failure(&error)
+            }
+            Err(error) => self.after_machine_failure(error),
+        }
+    }
+
+    fn withdraw(&mut self, customer: &Customer) -> Result<Next, Otherwise> {
+        let amount = self.ask_amount(customer.currency)?;
+        match self.machine.withdraw(customer, amount) {
+            Ok(done) => self.say_done(customer, "Withdrawal", &done),
+            Err(MachineError::Unpayable(nearest)) => {
+                say_unpayable(customer.currency, nearest);
+                Ok(Next::More)
+            }
+            Err(MachineError::Client(error)) => {
+                say("\nNO MONEY IS PAID OUT. If your account was debited, that is undone.");
+                self.after_failure(&error)
+            }
+            Err(error) => self.after_machine_failure(error),
+        }
+    }
+
+    fn transfer(&mut self, customer: &Customer) -> Result<Next, Otherwise> {
+        let to = self.ask_payee()?;
+        let amount = self.ask_amount(customer.currency)?;
+        match self.machine.transfer(customer, to, amount) {
+            Ok(done) => self.say_done(customer, "Transfer", &done),
+            Err(MachineError::Client(error)) => {
+                if let ClientError::InDoubt { .. } = error {
+                    say("\nIT IS NOT KNOWN WHETHER THIS WAS DONE. Your statement will tell.");
+                }
+                self.after_failure(&error)
+            }
+            Err(error) => self.after_machine_failure(error),
+        }
+    }
+
+    fn say_done(&self, customer: &Customer, name: &str, done: &Done) -> Result<Next, Otherwise> {
+        say_receipt(customer.currency, name, done.id, &done.outcome);
+        Ok(Next::More)
+    }
+
+    fn ask_amount(&mut self, currency: Currency) -> Result<Amount, NoAnswer> {
         loop {
-            match self.prompt.line("Account to pay:") {
-                Ok(text) => match text.trim().parse() {
-                    Ok(account) => return Ok(Some(account)),
-                    Err(error) => say(&format!("Sorry, {error}.")),
-                },
-                Err(NoAnswer::Back) => return Ok(None),
-                Err(NoAnswer::Quit) => return Err(NoAnswer::Quit),
+            let text = self.prompt.line(&format!("Amount in {currency}:"))?;
+            match currency.parse_amount(text.trim()) {
+                Ok(amount) => return Ok(amount),
+                Err(error) => say_sorry(&error),
             }
         }
     }
 
-    /// Asks for an amount and does something with it. The outer error is the customer's wish to stop.
-    fn transact(
-        &mut self,
-        customer: &Customer,
-        name: &str,
-        ask: impl FnOnce(TxnId, Amount) -> Result<Outcome, ClientError>,
-    ) -> Result<Result<(), ClientError>, Leave> {
-        let amount = loop {
-            match self.prompt.line(&format!("Amount in {}:", customer.currency)) {
-                Ok(text) => match customer.currency.parse_amount(text.trim()) {
-                    Ok(amount) => break amount,
-                    Err(error) => say(&format!("Sorry, {error}.")),
-                },
-                Err(NoAnswer::Back) => return Ok(Ok(())),
-                Err(NoAnswer::Quit) => return Err(Leave::Quit),
-            }
-        };
-        let id = TxnId::generate();
-        match ask(id, amount) {
-            Ok(outcome) => say_receipt(customer.currency, name, id, &outcome),
-            Err(error) => {
-                if error.leaves_doubt() {
-                    say(&format!(
-                        "\nIT IS NOT KNOWN WHETHER THIS WAS DONE.\nLook at your statement before you repeat it:\n  {id}"
-                    ));
-                }
-                return Ok(Err(error));
+    fn ask_payee(&mut self) -> Result<AccountId, NoAnswer> {
+        loop {
+            match self.prompt.line("Account to pay:")?.trim().parse() {
+                Ok(account) => return Ok(account),
+                Err(error) => say(&format!("Sorry, {error}.")),
             }
         }
-        Ok(Ok(()))
     }
 
-    fn change_pin(&mut self, client: &mut Client) -> Result<Result<(), ClientError>, Leave> {
-        let mut ask = |question| match self.prompt.secret(question) {
-            Ok(pin) => Ok(Some(pin)),
-            Err(NoAnswer::Back) => Ok(None),
-            Err(NoAnswer::Quit) => Err(Leave::Quit),
-        };
-        let Some(old) = ask("PIN so far:")? else {
-            return Ok(Ok(()));
-        };
-        let Some(new) = ask("New PIN:")? else {
-            return Ok(Ok(()));
-        };
+    fn change_pin(&mut self) -> Result<Result<(), ClientError>, NoAnswer> {
+        let old = self.prompt.secret("PIN so far:")?;
+        let new = self.prompt.secret("New PIN:")?;
         if let Err(error) = Pin::new(new.as_bytes()) {
             say(&format!("Sorry, {error}. Your PIN was not changed."));
             return Ok(Ok(()));
         }
-        let Some(again) = ask("New PIN again:")? else {
-            return Ok(Ok(()));
-        };
+        let again = self.prompt.secret("New PIN again:")?;
         if *new != *again {
             say("The two new PINs differ. Your PIN was not changed.");
             return Ok(Ok(()));
         }
-        Ok(client
+        Ok(self
+            .machine
+            .client
             .change_pin(&old, &new)
             .map(|()| say("\nYour PIN has been changed.")))
     }
-}
 
-/// Whether trying again cannot help.
-fn is_final(error: &ClientError) -> bool {
-    matches!(
-        error.code(),
-        Some(ErrorCode::UnsupportedVersion | ErrorCode::TerminalRefused)
-    )
-}
-
-/// Whether the connection is of no use any more.
-fn ends_connection(error: &ClientError) -> bool {
-    error.leaves_doubt()
-        || matches!(
-            error.code(),
-            Some(
-                ErrorCode::ShuttingDown
-                    | ErrorCode::TimedOut
-                    | ErrorCode::TooManyConnections
-                    | ErrorCode::MalformedFrame
-                    | ErrorCode::FrameTooLong
-            )
-        )
-}
-
-/// Writes to the customer, within the screen's width. That nobody reads any more will be noticed at the next
-/// question.
-fn say(text: &str) {
-    let _ = writeln!(io::stdout(), "{}", textwrap::fill(text, columns()));
-}
-
-/// The screen's width; of what is no screen, as much as anybody wants.
-fn columns() -> usize {
-    terminal_size::terminal_size().map_or(200, |(width, _)| usize::from(width.0))
-}
-
-fn say_error(error: &ClientError) {
-    let text = plain(&error.to_string());
-    let end = if text.ends_with('.') { "" } else { "." };
-    say(&format!("\nSorry: {text}{end}"));
-}
-
-/// Waits before the next attempt to connect: here the clock is all there is to wait for.
-#[allow(clippy::disallowed_methods)]
-fn wait(pause: Duration) {
-    std::thread::sleep(pause);
-}
-
-/// A receipt of at most 40 columns.
-fn say_receipt(currency: Currency, name: &str, id: TxnId, outcome: &Outcome) {
-    let (heading, reason, lsn, receipt): (_, _, &Lsn, &Receipt) = match outcome {
-        Outcome::Approved(lsn, receipt) => ("APPROVED", None, lsn, receipt),
-        Outcome::Declined {
-            lsn,
-            receipt,
-            message,
-            ..
-        } => ("DECLINED", Some(plain(message)), lsn, receipt),
-    };
-    let sum = |minor| format!("{} {currency}", currency.format(Money::from_minor(minor)));
-    say(&format!("\n  {heading}"));
-    if let Some(reason) = reason {
-        say(&format!("  {reason}"));
-    }
-    say(&format!("  {name:<12}{:>24}", sum(receipt.amount)));
-    say(&format!("  {:<12}{:>24}", "Balance", sum(receipt.balance)));
-    say(&format!(
-        "  {} UTC  row {lsn}",
-        Timestamp::from_millis(receipt.time)
-    ));
-    say(&format!("  {id}"));
-}
-
-/// The newest lines last, as on paper; as wide as the screen allows.
-fn say_statement(currency: Currency, balance: Money, lines: &[StatementLine]) {
-    let columns = columns();
-    say("");
-    for line in lines.iter().rev() {
-        let (amount, after) = (currency.format(line.amount), currency.format(line.balance));
-        let declined = if line.outcome == 0 { "" } else { " declined" };
-        let time = line.time.to_string();
-        let text = if columns < 76 {
-            // Month to minute, what, and how much.
-            let time = time.get(5..16).unwrap_or(&time);
-            let mark = if line.outcome == 0 { "" } else { " x" };
-            format!("{time} {:<10} {amount:>13}{mark}", kind(line))
+    /// The customer goes on, unless the session is over.
+    fn after_failure(&mut self, error: &ClientError) -> Result<Next, Otherwise> {
+        self.say_failure(error)?;
+        Ok(if self.machine.client.customer().is_some() {
+            Next::More
         } else {
-            let time = time.get(..16).unwrap_or(&time);
-            format!(
-                "{time}  {:<10} {amount:>14} {after:>14}  {}{declined}",
-                kind(line),
-                other_side(line)
-            )
-        };
-        say(text.trim_end());
+            Next::LoggedOut
+        })
     }
-    if columns < 76 && lines.iter().any(|line| line.outcome != 0) {
-        say("(x: declined)");
+
+    fn after_machine_failure(&mut self, error: MachineError) -> Result<Next, Otherwise> {
+        match error {
+            MachineError::Journal(error) => Err(Stop::OutOfService(error).into()),
+            error => {
+                say_sorry(&error);
+                Ok(Next::More)
+            }
+        }
     }
-    say(&format!("Balance {} {currency}", currency.format(balance)));
+
+    fn say_failure(&self, error: &ClientError) -> Result<(), Stop> {
+        say_sorry(error);
+        match error.code() {
+            Some(ErrorCode::UnsupportedVersion | ErrorCode::TerminalRefused) => Err(Stop::TurnedAway),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn say_unpayable(currency: Currency, nearest: Unpayable) {
+    let sums: Vec<_> = [nearest.below, nearest.above]
+        .into_iter()
+        .flatten()
+        .map(Amount::money)
+        .map(|money: Money| sum(currency, money))
+        .collect();
+    let advice = match &sums[..] {
+        [] => "It has no notes left.".to_owned(),
+        sums => format!("It can pay {}.", sums.join(" or ")),
+    };
+    say(&format!(
+        "\nSorry: this machine cannot pay that sum with the notes it has. {advice}"
+    ));
 }

@@ -3,7 +3,7 @@
 use bank_core::protocol::ErrorCode;
 use bank_core::row::{Contra, Kind};
 
-use crate::client::StatementLine;
+use crate::connection::StatementLine;
 
 /// What a line records.
 pub(crate) fn kind(line: &StatementLine) -> String {

@@ -161,18 +161,20 @@ impl fmt::Debug for TerminalId {
 pub struct TxnId(uuid::Uuid);
 
 impl TxnId {
+    /// The last instant that an id can tell, some eight thousand years from now.
+    const LAST_MILLIS: i64 = (1 << 48) - 1;
+
     /// A new id for now.
     pub fn generate() -> TxnId {
         TxnId(uuid::Uuid::now_v7())
     }
 
-    /// A new id for an instant, of those since 1970; the rest of it is random.
+    /// A new id for an instant, which is brought within what 48 bits can say; the rest of it is random.
     pub fn at(time: Timestamp) -> TxnId {
-        let random = uuid::Uuid::now_v7().into_bytes();
-        let mut tail = [0; 10];
-        tail.copy_from_slice(&random[6..]);
-        let millis = u64::try_from(time.millis()).unwrap_or(0);
-        TxnId(uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid())
+        let millis = time.millis().clamp(0, TxnId::LAST_MILLIS) as u64;
+        let nanos = (millis % 1000) as u32 * 1_000_000;
+        let time = uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, nanos);
+        TxnId(uuid::Uuid::new_v7(time))
     }
 
     /// The id with these 16 bytes.
@@ -324,5 +326,24 @@ mod tests {
         // The example of RFC 9562, appendix A.6: 2022-02-22 19:22:22 UTC.
         let id: TxnId = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
         assert_eq!(Timestamp::from(id).millis(), 1_645_557_742_000);
+    }
+
+    #[test]
+    fn a_transaction_id_can_be_made_for_any_instant() {
+        for (millis, told) in [
+            (0, 0),
+            (-1, 0),
+            (1_645_557_742_001, 1_645_557_742_001),
+            (i64::MAX, TxnId::LAST_MILLIS),
+        ] {
+            let id = TxnId::at(Timestamp::from_millis(millis));
+            assert_eq!(Timestamp::from(id).millis(), told);
+            assert_eq!(TxnId::from_bytes(id.to_bytes()), Ok(id));
+            assert_ne!(
+                id,
+                TxnId::at(Timestamp::from_millis(millis)),
+                "the rest is random"
+            );
+        }
     }
 }

@@ -533,7 +533,7 @@ mod tests {
         let slots: Vec<_> = (0..JOURNAL_QUEUE_ENTRIES)
             .map(|_| bench.journal.reserve_blocking().unwrap())
             .collect();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let waiting = scope.spawn(|| bench.journal.reserve_blocking());
             bench.answers.send(Err(failure())).unwrap();
             assert!(matches!(waiting.join().unwrap(), Err(JournalError::Failed(_))));

@@ -25,6 +25,7 @@ pub mod pin;
 pub mod protocol;
 pub mod recent_ids;
 pub mod row;
+pub mod secret_file;
 pub mod settling;
 pub mod shared_cell;
 mod sync;

@@ -156,11 +156,19 @@ pub const PIN_QUEUE: usize = 256;
 /// For a client's connection to be made.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// For a reply to a client's request. Longer than the server's own bounds for a busy disk.
+/// For a reply on a bare connection. Longer than the server's own bounds for a busy disk.
 pub const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// First and longest pause before a terminal tries again to reach the bank.
-pub const RECONNECT_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+/// For a terminal's request and all its repetitions: what a person who waits for cash bears. After it, what became of
+/// a transaction is in doubt.
+pub const TRANSACTION_DEADLINE: Duration = Duration::from_secs(30);
+
+/// For one attempt at a terminal's request, with connecting and logging in: a server that hangs leaves time for others.
+pub const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// First and longest pause before a terminal tries again to reach the bank; to each comes as much again at random, so
+/// that not all terminals return to a restarted server at once.
+pub const RECONNECT_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(4));
 
 /// Connections that the demonstration's server takes: its own terminal, and a few that somebody adds to try it.
 pub const DEMO_CONNECTIONS: usize = 16;
@@ -190,6 +198,16 @@ pub const MAX_DENOMINATION_UNITS: usize = 2_000;
 /// of which JSON makes at most six times as many bytes.
 pub const MAX_TERMINAL_RECORD_BYTES: usize = 128 * 1024;
 
+/// Between one note and the next that a tray's file is given: the notes of a real dispenser come more slowly, but one
+/// by one all the same.
+pub const NOTE_PACE: Duration = Duration::from_millis(2);
+
+/// Digits of the supervisor's code that a terminal makes, and the fewest that one may have.
+pub const SUPERVISOR_CODE_DIGITS: usize = 8;
+
+/// Wrong codes in a row after which a terminal lets no supervisor in until it is started again.
+pub const MAX_CODE_TRIES: u8 = 3;
+
 // --- files that a person gives us -------------------------------------------------------------------
 
 /// Bytes of the longest list of accounts: it is checked as a whole, and so held in memory as a whole.
@@ -212,5 +230,7 @@ const _: () = {
     assert!(REQUEST_DEADLINE.as_secs() <= IDLE_DEADLINE.as_secs());
     assert!(WRITE_DEADLINE.as_secs() <= SHUTDOWN_GRACE.as_secs());
     assert!(REPLY_DEADLINE.as_secs() > REQUEST_DEADLINE.as_secs());
+    assert!(2 * ATTEMPT_DEADLINE.as_secs() < TRANSACTION_DEADLINE.as_secs());
+    assert!(2 * RECONNECT_BACKOFF.1.as_secs() < ATTEMPT_DEADLINE.as_secs());
     assert!(REPLY_DEADLINE.as_secs() > (BANK_FILE_BUSY_RETRIES as u64 + 1) * BANK_FILE_BUSY_WAIT.as_secs());
 };

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use argon2::password_hash::phc::PasswordHash;
@@ -16,6 +16,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::limits::{MAX_PEPPER_FILE_BYTES, MAX_PIN_DIGITS, MIN_PIN_DIGITS};
+use crate::secret_file;
 
 /// A PIN of 4 to 12 digits (ISO 9564-1). It is overwritten when dropped, and shows itself to nobody.
 ///
@@ -175,7 +176,7 @@ impl Peppers {
             io::ErrorKind::NotFound => PinError::Missing(path.to_owned()),
             _ => io(error),
         })?;
-        if file.metadata().map_err(io)?.permissions().mode() & 0o077 != 0 {
+        if secret_file::is_exposed(&file).map_err(io)? {
             return Err(PinError::Exposed {
                 path: path.to_owned(),
             });
@@ -347,17 +348,14 @@ fn parse_pepper(line: &str) -> Option<Pepper> {
         id: id.parse().ok()?,
         key: [0; Pepper::BYTES],
     };
-    if hex.len() != 2 * Pepper::BYTES || !hex.is_ascii() {
-        return None;
-    }
-    for (byte, digits) in pepper.key.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
-    }
+    secret_file::fill_from_hex(&mut pepper.key, hex)?;
     Some(pepper)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn pin(digits: &str) -> Pin {

@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 use std::thread;
 
-use atm_cli::client::Outcome;
+use atm_cli::connection::Outcome;
 use atm_tests::TestBank;
 use bank_core::{AccountId, Amount, Money, TxnId};
 

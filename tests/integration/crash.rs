@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use atm_cli::client::{Client, ClientError, Outcome};
+use atm_cli::connection::{self, ConnectionError, Outcome};
 use atm_tests::{Server, TestBank, program};
 use bank_core::{AccountId, Amount, Lsn, Money, TxnId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -57,8 +57,8 @@ fn whatever_was_acknowledged_is_in_the_file_after_twenty_kills_under_load() {
     }
 }
 
-fn login(server: &Server, account: u64) -> Result<Client, ClientError> {
-    let mut client = Client::connect(server.address(), "TEST".parse().unwrap())?;
+fn login(server: &Server, account: u64) -> Result<connection::Connection, ConnectionError> {
+    let mut client = connection::Connection::connect(server.address(), "TEST".parse().unwrap())?;
     client.login(&account.to_string().parse().unwrap(), &format!("{account:04}"))?;
     Ok(client)
 }
@@ -96,7 +96,11 @@ fn kill_under_load(server: Server, kill_at: u64, seed: u64, told: &Mutex<Vec<Tol
     );
 }
 
-fn ask(client: &mut Client, account: u64, random: &mut StdRng) -> Result<Option<Told>, ClientError> {
+fn ask(
+    client: &mut connection::Connection,
+    account: u64,
+    random: &mut StdRng,
+) -> Result<Option<Told>, ConnectionError> {
     let amount = Amount::from_minor(random.random_range(1..5000)).unwrap();
     let outcome = match random.random_range(0..4) {
         0 => {

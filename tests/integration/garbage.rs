@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use atm_cli::client::{Client, Outcome};
+use atm_cli::connection::{Connection, Outcome};
 use atm_tests::{Server, TestBank};
 use bank_core::limits::{MAX_REPLY_BYTES, MAX_REQUEST_BYTES};
 use bank_core::protocol::{
@@ -16,7 +16,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 struct Bench {
     bank: TestBank,
     server: Server,
-    honest: Client,
+    honest: Connection,
     deposited: i64,
 }
 

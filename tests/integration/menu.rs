@@ -158,14 +158,14 @@ fn a_server_that_is_away_is_waited_for_and_found_again() {
     let server = serve();
     input.write_all(b"Ken\n2468\n1\n").unwrap();
     wait_for("Your balance is 100.00 USD.");
+    // Nothing but a pause is seen of a server that is away for a while: the customer is still logged in.
     server.kill();
     input.write_all(b"2\n7\n").unwrap();
-    wait_for("IT IS NOT KNOWN WHETHER THIS WAS DONE");
     wait_for("Trying again");
     let server = serve();
-    wait_for("The bank can be reached again. Please log in.");
-    input.write_all(b"Ken\n2468\n1\n").unwrap();
-    wait_for("Your balance is 100.00 USD.");
+    wait_for("APPROVED");
+    input.write_all(b"1\n").unwrap();
+    wait_for("Your balance is 107.00 USD.");
     drop(input);
     assert!(terminal.wait().unwrap().success());
     assert!(server.stop().0.success());

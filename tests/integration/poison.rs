@@ -2,18 +2,18 @@
 
 use std::process::Command;
 
-use atm_cli::client::{Client, ClientError, Outcome};
+use atm_cli::connection::{Connection, ConnectionError, Outcome};
 use atm_tests::{Server, TestBank, program};
 use bank_core::{Amount, TxnId};
 
 /// Deposits until the server falls silent. Gives the newest balance that was acknowledged.
-fn deposit_until_silence(mut client: Client) -> i64 {
+fn deposit_until_silence(mut client: Connection) -> i64 {
     let mut acknowledged = 0;
     loop {
         match client.deposit(TxnId::generate(), Amount::from_minor(1).unwrap()) {
             Ok(Outcome::Approved(_, receipt)) => acknowledged = receipt.balance,
             Ok(declined) => panic!("{declined:?}"),
-            Err(ClientError::Lost(_)) => return acknowledged,
+            Err(ConnectionError::Lost(_)) => return acknowledged,
             Err(other) => panic!("a failed commit is answered by silence, not by {other:?}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use atm_cli::client::ClientError;
+use atm_cli::connection::ConnectionError;
 use atm_tests::{TestBank, program};
 use bank_core::protocol::ErrorCode;
 use bank_core::{Amount, TxnId};
@@ -22,7 +22,7 @@ fn a_signal_ends_the_server_in_order() {
         assert!(status.success() && log.contains("closed in order"), "{log}");
         // An idle client is told; asked again it is nobody's fault.
         match client.balance() {
-            Err(error @ ClientError::Refused { .. }) => {
+            Err(error @ ConnectionError::Refused { .. }) => {
                 assert_eq!(error.code(), Some(ErrorCode::ShuttingDown));
             }
             other => panic!("{other:?}"),

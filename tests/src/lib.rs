@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::thread::JoinHandle;
 
-use atm_cli::client::Client;
+use atm_cli::connection::Connection;
 use bank_core::{CardNumber, TerminalId};
 use tempfile::TempDir;
 
@@ -222,13 +222,13 @@ impl Server {
     }
 
     /// A client that has introduced itself.
-    pub fn client(&self) -> Client {
-        Client::connect(&self.address, TerminalId::new("TEST").expect("a terminal id"))
+    pub fn client(&self) -> Connection {
+        Connection::connect(&self.address, TerminalId::new("TEST").expect("a terminal id"))
             .expect("the server answers")
     }
 
     /// A client with a customer logged in.
-    pub fn login(&self, card: &str, pin: &str) -> Client {
+    pub fn login(&self, card: &str, pin: &str) -> Connection {
         let mut client = self.client();
         client
             .login(&CardNumber::new(card).expect("a card number"), pin)

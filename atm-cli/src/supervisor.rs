@@ -1,0 +1,433 @@
+//! The supervisor's menu: the cash, what is unfinished, and the end of the day.
+//!
+//! It has a code of its own and no card. Whoever holds the code opens the machine; it moves no customer's money but by
+//! saying what notes have really left.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use bank_core::limits::{MAX_CODE_TRIES, SUPERVISOR_CODE_DIGITS};
+use bank_core::{Money, Timestamp, secret_file};
+use zeroize::Zeroizing;
+
+use crate::dispenser::Notes;
+use crate::electronic_journal::{ElectronicJournalError, OpenTransaction, Settlement, Stage, Tally, What};
+use crate::machine::{Machine, MachineError, Settled, less};
+use crate::prompt::{NoAnswer, Prompt};
+use crate::screen::{say, say_sorry, sum, sum_line};
+
+/// The code that opens the supervisor's menu. After a few wrong ones it opens nothing until the terminal is started
+/// again.
+pub struct SupervisorCode {
+    digits: Zeroizing<String>,
+    wrong: u8,
+}
+
+/// What can be wrong with a code's file.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorCodeError {
+    /// The file could not be read or written.
+    #[error("the supervisor's code file {}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Others may read the file.
+    #[error("the supervisor's code file {} may be read or written by others: run \"chmod 600\" on it", .0.display())]
+    Exposed(PathBuf),
+    /// The file holds no code.
+    #[error("the supervisor's code file {} is damaged: its first line should be {SUPERVISOR_CODE_DIGITS} digits or more; remove it to get a new code", .0.display())]
+    Damaged(PathBuf),
+    /// The machine gives no randomness.
+    #[error("the operating system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+impl SupervisorCode {
+    /// The code in a file, which is made with a random code if there is none. Gives whether it was made.
+    ///
+    /// # Errors
+    /// [`SupervisorCodeError`].
+    pub fn read_or_create(path: &Path) -> Result<(SupervisorCode, bool), SupervisorCodeError> {
+        let io = |source| SupervisorCodeError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let mut options = OpenOptions::new();
+        let made = match options.write(true).create_new(true).mode(0o600).open(path) {
+            Ok(mut file) => {
+                let mut random = [0; SUPERVISOR_CODE_DIGITS];
+                getrandom::fill(&mut random).map_err(SupervisorCodeError::Random)?;
+                // 256 is no multiple of 10: some digits are a little likelier than others, which three tries cannot use.
+                let code: Zeroizing<String> =
+                    Zeroizing::new(random.iter().map(|byte| char::from(b'0' + byte % 10)).collect());
+                writeln!(file, "{}", *code)
+                    .and_then(|()| file.sync_all())
+                    .map_err(io)?;
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(io(error)),
+        };
+        let file = File::open(path).map_err(io)?;
+        if secret_file::is_exposed(&file).map_err(io)? {
+            return Err(SupervisorCodeError::Exposed(path.to_owned()));
+        }
+        let mut text = Zeroizing::new(String::with_capacity(128));
+        file.take(64).read_to_string(&mut text).map_err(io)?;
+        let digits = Zeroizing::new(text.lines().next().unwrap_or_default().trim().to_owned());
+        let good = digits.len() >= SUPERVISOR_CODE_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if !good {
+            return Err(SupervisorCodeError::Damaged(path.to_owned()));
+        }
+        Ok((SupervisorCode { digits, wrong: 0 }, made))
+    }
+
+    fn accepts(&mut self, tried: &str) -> bool {
+        let right = self.wrong < MAX_CODE_TRIES && tried == *self.digits;
+        self.wrong = if right { 0 } else { self.wrong.saturating_add(1) };
+        right
+    }
+}
+
+/// What the menu offers, in its order.
+const MENU: [(&str, Action); 7] = [
+    ("Cash in the machine", Action::Cash),
+    ("Put notes in", Action::Replenish),
+    ("Empty the deposit box", Action::EmptyBox),
+    ("Unfinished transactions", Action::Unfinished),
+    ("Totals since the last close", Action::Totals),
+    ("Close the day", Action::CloseDay),
+    ("Leave", Action::Leave),
+];
+
+#[derive(Clone, Copy)]
+enum Action {
+    Cash,
+    Replenish,
+    EmptyBox,
+    Unfinished,
+    Totals,
+    CloseDay,
+    Leave,
+}
+
+/// Lets a supervisor in who knows the code, until he leaves.
+///
+/// # Errors
+/// [`NoAnswer::Quit`] at the end of input. [`MachineError::Journal`] if the journal cannot be written.
+pub fn serve(
+    machine: &mut Machine,
+    code: &mut SupervisorCode,
+    prompt: &mut dyn Prompt,
+) -> Result<Result<(), NoAnswer>, ElectronicJournalError> {
+    match prompt.secret("Supervisor's code:") {
+        Ok(tried) if code.accepts(&tried) => {}
+        Ok(_) => {
+            say("\nSorry, that is not the code.");
+            return Ok(Ok(()));
+        }
+        Err(NoAnswer::Back) => return Ok(Ok(())),
+        Err(NoAnswer::Quit) => return Ok(Err(NoAnswer::Quit)),
+    }
+    let mut supervisor = Supervisor { machine, prompt };
+    loop {
+        match supervisor.serve_once() {
+            Ok(Asked::More) => {}
+            Ok(Asked::Leave) => return Ok(Ok(())),
+            Err(Failed::Answer(NoAnswer::Back)) => {}
+            Err(Failed::Answer(NoAnswer::Quit)) => return Ok(Err(NoAnswer::Quit)),
+            // What the journal refuses as it cannot be is the supervisor's to mend; what the disk refuses is not.
+            Err(Failed::Machine(MachineError::Journal(error @ ElectronicJournalError::Inconsistent(_)))) => {
+                say_sorry(&error);
+            }
+            Err(Failed::Machine(MachineError::Journal(error))) => return Err(error),
+            Err(Failed::Machine(error)) => say_sorry(&error),
+        }
+    }
+}
+
+struct Supervisor<'a> {
+    machine: &'a mut Machine,
+    prompt: &'a mut dyn Prompt,
+}
+
+enum Asked {
+    More,
+    Leave,
+}
+
+enum Failed {
+    Answer(NoAnswer),
+    Machine(MachineError),
+}
+
+impl From<NoAnswer> for Failed {
+    fn from(answer: NoAnswer) -> Failed {
+        Failed::Answer(answer)
+    }
+}
+
+impl From<MachineError> for Failed {
+    fn from(error: MachineError) -> Failed {
+        Failed::Machine(error)
+    }
+}
+
+impl Supervisor<'_> {
+    fn serve_once(&mut self) -> Result<Asked, Failed> {
+        let options = MENU.map(|(name, _)| name);
+        let chosen = match self.prompt.choose("Supervisor:", &options) {
+            Err(NoAnswer::Back) => return Ok(Asked::Leave),
+            other => other?,
+        };
+        match MENU[chosen].1 {
+            Action::Cash => self.say_cash(),
+            Action::Replenish => {
+                let notes = self.ask_counts("put in")?;
+                self.machine.replenish(notes)?;
+                self.say_cash();
+            }
+            Action::EmptyBox => {
+                let content = self.machine.empty_box()?;
+                say(&format!(
+                    "\nTake {} out of the deposit box.",
+                    sum(self.machine.currency(), content)
+                ));
+            }
+            Action::Unfinished => self.finish()?,
+            Action::Totals => self.say_totals(),
+            Action::CloseDay => self.close_day()?,
+            Action::Leave => return Ok(Asked::Leave),
+        }
+        Ok(Asked::More)
+    }
+
+    fn say_cash(&self) {
+        let state = self.machine.state();
+        let (currency, cassettes) = (self.machine.currency(), state.cassettes());
+        say("");
+        for cassette in cassettes.iter() {
+            let denomination = sum(currency, cassette.denomination.money());
+            say(&format!("  {denomination:>14}  {:>6} notes", cassette.notes));
+        }
+        say(&sum_line("Cassettes", currency, cassettes.value()));
+        say(&sum_line("Deposit box", currency, state.deposit_box()));
+        if state.cut_dispense().is_some() {
+            say(
+                "A dispense was cut short: the cassettes may hold more than this. Count them, see unfinished transactions.",
+            );
+        }
+    }
+
+    /// How many notes of each cassette.
+    fn ask_counts(&mut self, what: &str) -> Result<Notes, Failed> {
+        let currency = self.machine.currency();
+        let denominations: Vec<_> = self
+            .machine
+            .state()
+            .cassettes()
+            .iter()
+            .map(|cassette| sum(currency, cassette.denomination.money()))
+            .collect();
+        let mut counts = Vec::new();
+        for denomination in denominations {
+            counts.push(loop {
+                let line = self.prompt.line(&format!("Notes of {denomination} {what}:"))?;
+                match line.parse() {
+                    Ok(count) => break count,
+                    Err(_) => say("Sorry, a number of notes is digits only, such as 0 or 500."),
+                }
+            });
+        }
+        Notes::new(counts).map_err(|error| {
+            let inconsistent = ElectronicJournalError::Inconsistent(error.into());
+            Failed::Machine(inconsistent.into())
+        })
+    }
+
+    /// Shows what is unfinished, and has the supervisor decide what nobody else can.
+    fn finish(&mut self) -> Result<(), Failed> {
+        if let Err(error) = self.machine.settle(say_settled) {
+            match error {
+                MachineError::Journal(_) => return Err(error.into()),
+                _ => say_sorry(&error),
+            }
+        }
+        let open: Vec<_> = self.machine.state().open().values().cloned().collect();
+        if open.is_empty() {
+            say("\nNothing is unfinished.");
+            return Ok(());
+        }
+        for transaction in &open {
+            self.say_open(transaction);
+        }
+        for transaction in self.machine.for_supervisor() {
+            self.decide(&transaction)?;
+        }
+        Ok(())
+    }
+
+    fn say_open(&self, open: &OpenTransaction) {
+        let (currency, cassettes) = (self.machine.currency(), self.machine.state().cassettes());
+        let what = match open.what {
+            What::Withdrawal => "Withdrawal",
+            What::Deposit => "Deposit",
+            What::Transfer => "Transfer",
+        };
+        let time = Timestamp::from(open.id);
+        say(&format!("\n  {time} UTC  account {}", open.account));
+        say(&sum_line(what, currency, open.amount.money()));
+        let stage = match &open.stage {
+            Stage::Asked => "The bank's answer is not known.".to_owned(),
+            Stage::Answered { .. } => "The bank has answered.".to_owned(),
+            Stage::Dispensing { before } => format!(
+                "Cut short while {} were moving. In the cassettes before: {}.",
+                cassettes.describe(&open.notes),
+                cassettes.describe(before)
+            ),
+            Stage::Dispensed => "The notes were paid out.".to_owned(),
+            Stage::Decided { dispensed } => format!("Paid out: {}.", cassettes.describe(dispensed)),
+            Stage::Returned => "The money was given back.".to_owned(),
+            Stage::Advised { .. } => "The bank is still to credit it.".to_owned(),
+        };
+        say(&format!("  {stage}"));
+        say(&format!("  {}", open.id));
+    }
+
+    fn decide(&mut self, open: &OpenTransaction) -> Result<(), Failed> {
+        if let Stage::Dispensing { .. } = open.stage {
+            say("\nCount the notes that are in the cassettes now.");
+            let counted = self.ask_counts("there")?;
+            let dispensed = self.machine.decide(open, &counted)?;
+            let cassettes = self.machine.state().cassettes();
+            let paid = match dispensed.number() {
+                0 => "nothing".to_owned(),
+                _ => cassettes.describe(&dispensed),
+            };
+            say(&format!("So {paid} was paid out."));
+        } else {
+            let amount = sum(self.machine.currency(), open.amount.money());
+            let question = format!("{amount} is still here: given back? (yes/no)");
+            if !self.prompt.line(&question)?.eq_ignore_ascii_case("yes") {
+                return Ok(());
+            }
+            self.machine.give_back(open.id)?;
+        }
+        Ok(self.machine.settle(say_settled)?)
+    }
+
+    fn say_totals(&self) {
+        let (currency, state) = (self.machine.currency(), self.machine.state());
+        let since = state.since_close();
+        say(&match state.last_close() {
+            Some(close) => format!("\n  Since close {}", close.number),
+            None => "\n  Since the machine began".to_owned(),
+        });
+        let tally =
+            |name, Tally { count, sum }: Tally| say(&sum_line(&format!("{name} {count}"), currency, sum));
+        tally("Deposits", since.deposits);
+        tally("Withdrawals", since.withdrawals);
+        tally("Transfers", since.transfers);
+        say(&sum_line("Net cash", currency, since.net_cash));
+    }
+
+    fn close_day(&mut self) -> Result<(), Failed> {
+        self.say_totals();
+        let end = self.machine.close_day()?;
+        let currency = self.machine.currency();
+        let before = end.before.map_or((Money::ZERO, Money::ZERO), |before| {
+            (before.host_total, before.terminal_total)
+        });
+        say(&format!("\n  Close {}", end.close.number));
+        say(&sum_line(
+            "The bank",
+            currency,
+            less(end.close.host_total, before.0),
+        ));
+        say(&sum_line(
+            "This machine",
+            currency,
+            less(end.close.terminal_total, before.1),
+        ));
+        let difference = end.difference();
+        if difference == Money::ZERO {
+            say("  They agree.");
+        } else {
+            say(&sum_line("DIFFERENCE", currency, difference));
+        }
+        if end.unsettled > 0 {
+            say(&format!("  Unfinished transactions: {}", end.unsettled));
+        }
+        Ok(())
+    }
+}
+
+/// Says what became of an unfinished transaction.
+pub(crate) fn say_settled(settled: &Settled, currency: bank_core::Currency) {
+    let open = &settled.transaction;
+    let what = match open.what {
+        What::Withdrawal => "A withdrawal",
+        What::Deposit => "A deposit",
+        What::Transfer => "A transfer",
+    };
+    let how = match settled.how {
+        Settlement::Done => "was done",
+        Settlement::Declined => "was declined",
+        Settlement::Reversed => "was undone, since it was not paid out",
+        Settlement::Never => "was never done",
+        Settlement::Credited => "is credited now",
+        Settlement::Refused => "IS REFUSED BY THE BANK: see the journal",
+    };
+    say(&format!(
+        "{what} of {} of account {} {how}.",
+        sum(currency, open.amount.money()),
+        open.account
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_code_is_made_once_kept_and_accepted_until_too_many_were_wrong() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("code");
+        let (_, made) = SupervisorCode::read_or_create(&path).unwrap();
+        assert!(made);
+        let digits = fs::read_to_string(&path).unwrap();
+        let (mut code, made) = SupervisorCode::read_or_create(&path).unwrap();
+        assert!(!made);
+        for _ in 1..MAX_CODE_TRIES {
+            assert!(!code.accepts("00"));
+        }
+        assert!(code.accepts(digits.trim()), "a right one begins the count anew");
+        for _ in 0..MAX_CODE_TRIES {
+            assert!(!code.accepts(""));
+        }
+        assert!(!code.accepts(digits.trim()));
+    }
+
+    #[test]
+    fn a_file_that_holds_no_code_or_is_exposed_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("code");
+        SupervisorCode::read_or_create(&path).unwrap();
+        for bad in ["", "\n", "1234567\n", "1234567x\n"] {
+            fs::write(&path, bad).unwrap();
+            let read = SupervisorCode::read_or_create(&path);
+            assert!(matches!(read, Err(SupervisorCodeError::Damaged(_))), "{bad:?}");
+        }
+        fs::write(&path, "12345678\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let read = SupervisorCode::read_or_create(&path);
+        assert!(matches!(read, Err(SupervisorCodeError::Exposed(_))));
+    }
+}
