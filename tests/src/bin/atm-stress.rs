@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use atm_tests::stress::{bench, echo, opening, run};
+use atm_tests::stress::{bench, echo, opening, run, torture};
 use clap::{Parser, Subcommand};
 
 /// Loads the bank server, measures it, and checks that the money is all there.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 the money is all there, 1 it is not, or the load could not be made, 2 wrong usage."
+    after_help = "Exit codes: 0 the money is all there, 1 it is not, or it could not be tried, 2 wrong usage."
 )]
 struct Args {
     #[command(subcommand)]
@@ -22,6 +22,8 @@ enum Command {
     Run(run::RunArgs),
     /// Measure the bank beside a bare echo server with the same frames, in one run
     Bench(bench::BenchArgs),
+    /// Kill servers and terminals and cut connections at random moments, and check every single transaction
+    Torture(torture::TortureArgs),
     /// Generate a bank, open it, and say how long that took and how much memory an account costs
     Open {
         /// How many accounts
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let conserved = match Args::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args).map(|()| true),
+        Command::Torture(args) => torture::run(&args),
         Command::Open { accounts } => {
             println!("{}", opening::measure(accounts));
             Ok(true)

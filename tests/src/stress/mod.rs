@@ -5,3 +5,4 @@ pub mod echo;
 pub mod load;
 pub mod opening;
 pub mod run;
+pub mod torture;

@@ -158,8 +158,9 @@ impl Host {
         let mut ended = false;
         for told in told {
             let holds = match told {
-                Told::Outcome(Outcome::Approved(lsn, receipt))
-                | Told::Fate(Fate::Applied(lsn, receipt)) => fits(outcome, lsn, 0, receipt),
+                Told::Outcome(Outcome::Approved(lsn, receipt)) | Told::Fate(Fate::Applied(lsn, receipt)) => {
+                    fits(outcome, lsn, 0, receipt)
+                }
                 Told::Outcome(Outcome::Declined {
                     lsn, receipt, code, ..
                 })
@@ -194,11 +195,7 @@ impl Host {
             let mine = rows.into_iter().flatten().find(|row| row.lsn == line.lsn.get());
             mine.is_some_and(|row| {
                 (row.amount, row.balance, row.outcome)
-                    != (
-                        line.amount.minor(),
-                        line.balance.minor(),
-                        i64::from(line.outcome),
-                    )
+                    != (line.amount.minor(), line.balance.minor(), i64::from(line.outcome))
             })
         };
         lines

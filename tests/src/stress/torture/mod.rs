@@ -14,7 +14,7 @@ mod wire;
 
 use std::error::Error;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -24,7 +24,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
-use crate::{Server, TestBank, program, stderr};
+use crate::{Server, TestBank, stderr};
 use atm::{Atm, AtmFigures};
 use check::Host;
 use proxy::Proxy;
@@ -104,7 +104,8 @@ pub fn run(args: &TortureArgs) -> Result<bool, Box<dyn Error>> {
     print!("{}", table(&site.figures, started.elapsed()));
     if let Some(path) = &args.json {
         let figures = to_json(args, &site.figures, started.elapsed(), problems.is_empty());
-        fs::write(path, figures.to_string() + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
+        fs::write(path, figures.to_string() + "\n")
+            .map_err(|error| format!("{}: {error}", path.display()))?;
     }
     if problems.is_empty() {
         println!("nothing was lost, and nothing was done twice");
@@ -113,11 +114,12 @@ pub fn run(args: &TortureArgs) -> Result<bool, Box<dyn Error>> {
     for problem in problems.iter().take(20) {
         println!("{problem}");
     }
+    let round = site.figures.rounds;
     let kept = site.keep();
     println!(
         "{} problems in round {}, seed {}; the bank and the terminals' journals are kept in {}",
         problems.len(),
-        site.figures.rounds,
+        round,
         args.seed,
         kept.display()
     );
@@ -182,10 +184,14 @@ impl Site {
             }
         };
         command(&["generate", "--accounts", &ACCOUNTS.to_string()])?;
-        let atms: Vec<_> = (1..=ATMS).map(|number| Atm::new(directory.path(), number)).collect();
+        let atms: Vec<_> = (1..=ATMS)
+            .map(|number| Atm::new(directory.path(), number))
+            .collect();
         for atm in &atms {
             let secret = atm.secret();
-            let secret = secret.to_str().ok_or("the temporary directory's name is no text")?;
+            let secret = secret
+                .to_str()
+                .ok_or("the temporary directory's name is no text")?;
             command(&["add-terminal", atm.id.as_str(), "--secret-file", secret])?;
         }
         Ok(Site {
@@ -211,7 +217,7 @@ impl Site {
         let mut random = StdRng::seed_from_u64(seed);
         let (mut atm_figures, mut asked, mut statements) = (AtmFigures::default(), Vec::new(), Vec::new());
         let mut problems = Vec::new();
-        let mut kills = (0, 0);
+        let (mut kills, mut repeats, mut settled) = ((0, 0), 0, 0);
         thread::scope(|scope| {
             let serving: Vec<_> = (1u64..)
                 .zip(atms)
@@ -236,15 +242,15 @@ impl Site {
             self.proxy.cut_all();
             stop.store(true, Ordering::Release);
             for (n, wire) in (1..).zip(asking) {
-                let (asked_before, repeats) = wire.join().expect("a client does not panic");
+                let (asked_before, repeated) = wire.join().expect("a client does not panic");
                 let mut wire = Wire::new(&address, n, seed, PATIENCE);
                 wire.asked = asked_before;
                 wire.end_doubt();
                 if n == 1 {
                     statements = wire.statements();
                 }
-                self.figures.repeats += repeats;
-                self.figures.settled += wire.settled;
+                repeats += repeated;
+                settled += wire.settled;
                 asked.append(&mut wire.asked);
             }
             for atm in serving {
@@ -270,8 +276,8 @@ impl Site {
         self.figures.server_kills += kills.0;
         self.figures.terminal_kills += kills.1;
         self.figures.cuts = self.proxy.cuts();
-        self.figures.repeats += atm_figures.repeats;
-        self.figures.settled += atm_figures.settled;
+        self.figures.repeats += repeats + atm_figures.repeats;
+        self.figures.settled += settled + atm_figures.settled;
         self.figures.decided += atm_figures.decided;
         self.asked.append(&mut asked);
         problems.extend(self.verdict(&statements));
@@ -289,9 +295,9 @@ impl Site {
             if what < 5 {
                 let atm = &self.atms[random.random_range(0..self.atms.len())];
                 // Where it hurts most: in the middle of dispensing, if that comes soon.
-                let until = Instant::now() + Duration::from_millis(100);
-                while what < 3 && Instant::now() < until && !atm.is_cut_short() {
-                    thread::yield_now();
+                let (until, still) = (Instant::now() + Duration::from_millis(150), atm.tray_bytes());
+                while what < 3 && Instant::now() < until && atm.tray_bytes() == still {
+                    pause(Duration::from_micros(200));
                 }
                 kills.1 += u64::from(atm.victim.kill());
             }
@@ -318,7 +324,10 @@ impl Site {
     }
 
     /// Compares the bank file with all that anybody was told since the first round, and with the notes.
-    fn verdict(&mut self, statements: &[(bank_core::AccountId, Vec<atm_cli::connection::StatementLine>)]) -> Vec<String> {
+    fn verdict(
+        &mut self,
+        statements: &[(bank_core::AccountId, Vec<atm_cli::connection::StatementLine>)],
+    ) -> Vec<String> {
         let host = Host::read(&self.bank.path());
         let mut problems = host.problems().to_vec();
         for asked in &self.asked {

@@ -142,11 +142,7 @@ impl Shared {
     /// Copies bytes until either end is closed, or the connection's life is over.
     fn copy(&self, pair: &Pair, mut from: &TcpStream, mut to: &TcpStream) {
         let mut chunk = [0; 2048];
-        loop {
-            let bytes = match from.read(&mut chunk) {
-                Ok(bytes @ 1..) => bytes,
-                _ => break,
-            };
+        while let Ok(bytes @ 1..) = from.read(&mut chunk) {
             let mischief = self.mischief.load(Ordering::Acquire);
             if mischief && self.random(|random| random.random_bool(0.1)) {
                 pause(self.random(|random| random.random_range(Duration::ZERO..LONGEST_DELAY)));

@@ -92,7 +92,10 @@ impl Screen {
                 self.from += end;
                 return Ok(n);
             }
-            match self.shown.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .shown
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
                 Err(RecvTimeoutError::Disconnected) => return Err(Gone::Ended),
                 Err(RecvTimeoutError::Timeout) => return Err(Gone::Silent(self.seen.clone())),

@@ -110,7 +110,10 @@ impl Wire {
             _ => Want::Transfer(minor, self.random.random_range(1..=ACCOUNTS)),
         };
         let id = self.client.new_txn_id();
-        let twice = self.random.random_bool(0.1).then(|| self.ask_elsewhere(account, id, want));
+        let twice = self
+            .random
+            .random_bool(0.1)
+            .then(|| self.ask_elsewhere(account, id, want));
         let mut told = vec![told(ask(&mut self.client, id, want))];
         // As a customer who presses the button again.
         if self.random.random_bool(0.1) {
