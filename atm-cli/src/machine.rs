@@ -455,27 +455,33 @@ impl Machine {
         })
     }
 
-    /// Writes down that the notes which did not leave are to be credited, under an id of their own.
+    /// Has the notes credited that did not leave.
     fn credit_rest(
         &mut self,
         open: &OpenTransaction,
         dispensed: &Notes,
     ) -> Result<Option<Settlement>, MachineError> {
-        if open.credited_by.is_some() {
-            return Ok(None);
-        }
         let paid = self.state().cassettes().value_of(dispensed);
-        let Some(amount) = Amount::from_minor(less(open.amount.money(), paid).minor()) else {
-            return Ok(None);
-        };
+        match Amount::from_minor(less(open.amount.money(), paid).minor()) {
+            Some(rest) if open.credited_by.is_none() => self.advise_under_new_id(open, rest),
+            // The advice is open itself.
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes down that money of a transaction is to be credited under an id of its own, and has it credited.
+    fn advise_under_new_id(
+        &mut self,
+        open: &OpenTransaction,
+        amount: Amount,
+    ) -> Result<Option<Settlement>, MachineError> {
         let id = self.client.new_txn_id();
-        let advised = Record::Advised {
+        self.write(&[Record::Advised {
             id,
             account: open.account,
             amount,
             original: open.id,
-        };
-        self.write(&[advised])?;
+        }])?;
         match self.state().open().get(&id).cloned() {
             Some(advice) => self.advise(&advice),
             None => Ok(None),
@@ -487,16 +493,24 @@ impl Machine {
         let OpenTransaction {
             id, account, amount, ..
         } = *open;
-        let how = match self.client.advice(account, id, amount)? {
-            Outcome::Approved(..) => settled(id, Settlement::Credited, ""),
-            Outcome::Declined { message, .. } => settled(id, Settlement::Refused, &message),
+        if let Some(advice) = open.credited_by {
+            // Its deposit was declined: the money is credited by another advice, and this one ends with that.
+            if self.state().open().contains_key(&advice) {
+                return Ok(None);
+            }
+            self.write(&[settled(id, Settlement::Declined, "")])?;
+            return Ok(Some(Settlement::Declined));
+        }
+        let (how, note) = match self.client.advice(account, id, amount)? {
+            Outcome::Approved(..) => (Settlement::Credited, String::new()),
+            // The deposit had arrived and was declined, but the money is here.
+            Outcome::Declined { .. } if open.stage == (Stage::Advised { original: id }) => {
+                return self.advise_under_new_id(open, amount);
+            }
+            Outcome::Declined { message, .. } => (Settlement::Refused, message),
         };
-        let settlement = match &how {
-            Record::Settled { how, .. } => *how,
-            _ => Settlement::Refused,
-        };
-        self.write(&[how])?;
-        Ok(Some(settlement))
+        self.write(&[settled(id, how, &note)])?;
+        Ok(Some(how))
     }
 
     fn write(&mut self, records: &[Record]) -> Result<(), MachineError> {

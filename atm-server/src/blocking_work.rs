@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 
 use bank_core::bank::StatementError;
 use bank_core::bank_file::StatementLine;
-use bank_core::limits::{PIN_QUEUE, READER_CONNECTIONS};
+use bank_core::limits::{PIN_QUEUE, SEARCHES_AT_ONCE, STATEMENTS_AT_ONCE};
 use bank_core::{
     AccountHandle, Balance, Bank, CardNumber, JournalError, Login, LoginError, Pin, SettlingError,
 };
@@ -19,7 +19,8 @@ pub(crate) struct BlockingWork {
     bank: Arc<Bank>,
     pin_checks: Semaphore,
     logins: AtomicUsize,
-    reads: Semaphore,
+    statements: Semaphore,
+    searches: Semaphore,
 }
 
 /// There are more logins than can wait.
@@ -33,7 +34,7 @@ impl BlockingWork {
 
     /// The threads that this keeps busy at most.
     pub(crate) fn threads() -> usize {
-        BlockingWork::pin_checks() + READER_CONNECTIONS
+        BlockingWork::pin_checks() + STATEMENTS_AT_ONCE + SEARCHES_AT_ONCE
     }
 
     pub(crate) fn new(bank: Arc<Bank>) -> BlockingWork {
@@ -41,7 +42,8 @@ impl BlockingWork {
             bank,
             pin_checks: Semaphore::new(BlockingWork::pin_checks()),
             logins: AtomicUsize::new(0),
-            reads: Semaphore::new(READER_CONNECTIONS),
+            statements: Semaphore::new(STATEMENTS_AT_ONCE),
+            searches: Semaphore::new(SEARCHES_AT_ONCE),
         }
     }
 
@@ -85,26 +87,24 @@ impl BlockingWork {
         account: AccountHandle,
         lines: usize,
     ) -> Result<(Balance, Vec<StatementLine>), StatementError> {
-        self.read(move |bank| bank.statement(&account, lines)).await
+        self.read(&self.statements, move |bank| bank.statement(&account, lines))
+            .await
     }
 
-    /// What may have to search the journal.
-    pub(crate) async fn settle<R: Send + 'static>(
+    /// What may have to search the journal for an old transaction.
+    pub(crate) async fn search<R: Send + 'static>(
         &self,
-        settle: impl FnOnce(&Bank) -> Result<R, SettlingError> + Send + 'static,
+        search: impl FnOnce(&Bank) -> Result<R, SettlingError> + Send + 'static,
     ) -> Result<R, SettlingError> {
-        self.read(settle).await
+        self.read(&self.searches, search).await
     }
 
     async fn read<R: Send + 'static, E: From<JournalError> + Send + 'static>(
         &self,
+        turns: &Semaphore,
         read: impl FnOnce(&Bank) -> Result<R, E> + Send + 'static,
     ) -> Result<R, E> {
-        let _turn = self
-            .reads
-            .acquire()
-            .await
-            .expect("these semaphores are never closed");
+        let _turn = turns.acquire().await.expect("these semaphores are never closed");
         let bank = Arc::clone(&self.bank);
         // The runtime gives up a thread's work only when the server ends.
         spawn_blocking(move || read(&bank))

@@ -273,7 +273,10 @@ fn serve(args: ServeArgs) -> Ended {
                 .enable_all()
                 .max_blocking_threads(BlockingWork::threads() + 2)
                 .build()?;
-            runtime.block_on(serve_bank(config))
+            let served = runtime.block_on(serve_bank(config));
+            // A search that is under way changes nothing any more, and nobody waits for it.
+            runtime.shutdown_background();
+            served
         });
     match served {
         Ok(()) => Ended::Done,

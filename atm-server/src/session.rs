@@ -154,7 +154,6 @@ impl Command {
                 | Command::Statement { .. }
                 | Command::ChangePin { .. }
                 | Command::Settle { .. }
-                | Command::Totals
         )
     }
 }
@@ -191,6 +190,18 @@ impl Answer<'_> {
     fn outcome(self, row: &Row) -> Lsn {
         let mut sentence = String::new();
         self.reply(row.lsn, to_wire::outcome(row, &mut sentence))
+    }
+
+    /// What became of a terminal's original. A fence's row is not told: it has a customer's balance.
+    fn fate(self, fate: &Fate) -> Lsn {
+        match fate {
+            Fate::Outcome(row) => self.outcome(row),
+            Fate::Reversed(row) => self.reply(row.lsn, ReplyBody::Reversed(to_wire::receipt(row))),
+            Fate::Never(lsn) => {
+                self.reply(Lsn::ZERO, ReplyBody::Never);
+                *lsn
+            }
+        }
     }
 
     fn settling_error(self, error: SettlingError) -> Result<Lsn, JournalError> {
@@ -292,7 +303,7 @@ impl Session {
             Command::ChangePin { old, new } => self.change_pin(old, new, answer).await,
             Command::Statement { lines } => self.statement(lines, answer).await,
             Command::Settle { account, txn_id, how } => self.settle(account, txn_id, how, answer).await,
-            Command::Totals => self.totals(answer).await,
+            Command::Totals => Ok(self.totals(answer)),
         }
     }
 
@@ -322,7 +333,7 @@ impl Session {
             posted @ (Posted::Seen(_) | Posted::PerhapsSeen(_)) => {
                 let account = self.account().clone();
                 let repeat = move |bank: &Bank| bank.first_outcome(&account, &order, posted);
-                match self.blocking.settle(repeat).await {
+                match self.blocking.search(repeat).await {
                     Ok(Repeat::Outcome(row)) => Ok(answer.outcome(&row)),
                     Ok(Repeat::OtherBody) => Ok(answer.error(ErrorCode::TxnIdReused, REUSED)),
                     Ok(Repeat::Stale(newest)) => {
@@ -346,33 +357,42 @@ impl Session {
             return Ok(answer.error(ErrorCode::NoSuchAccount, "There is no such account."));
         };
         let (terminal, now) = (self.terminal, Moment::now());
-        let settle = move |bank: &Bank| match how {
+        let order = Order {
+            txn_id,
+            terminal,
+            transaction: match how {
+                Settling::Resolve | Settling::Reverse => Transaction::GiveUp,
+                Settling::Advise(amount) => Transaction::Advice { amount },
+            },
+        };
+        // An id that is new for certain needs no search.
+        let slot = self.bank.journal().reserve().await?;
+        if let Posted::Decided(row) = self.bank.post(slot, &account, &order, now) {
+            return Ok(match how {
+                Settling::Resolve | Settling::Reverse => answer.fate(&Fate::Never(row.lsn)),
+                Settling::Advise(_) => answer.outcome(&row),
+            });
+        }
+        let search = move |bank: &Bank| match how {
             Settling::Resolve => bank.resolve(&account, txn_id, terminal, now),
             Settling::Reverse => bank.reverse(&account, txn_id, terminal, now),
             Settling::Advise(amount) => bank
                 .advise(&account, txn_id, terminal, amount, now)
                 .map(Fate::Outcome),
         };
-        match self.blocking.settle(settle).await {
-            Ok(Fate::Outcome(row)) => Ok(answer.outcome(&row)),
-            Ok(Fate::Reversed(row)) => Ok(answer.reply(row.lsn, ReplyBody::Reversed(to_wire::receipt(&row)))),
-            Ok(Fate::Never) => Ok(answer.reply(Lsn::ZERO, ReplyBody::Never)),
+        match self.blocking.search(search).await {
+            Ok(fate) => Ok(answer.fate(&fate)),
             Err(error) => answer.settling_error(error),
         }
     }
 
-    async fn totals(&self, answer: Answer<'_>) -> Result<Lsn, JournalError> {
-        let terminal = self.terminal;
-        match self.blocking.settle(move |bank| bank.cash_totals(terminal)).await {
-            Ok((lsn, totals)) => {
-                let totals = totals.into_iter().map(|(currency, cash)| CashTotal {
-                    currency: to_wire::currency(currency),
-                    cash: cash.minor(),
-                });
-                Ok(answer.reply(lsn, ReplyBody::Totals(totals.collect())))
-            }
-            Err(error) => answer.settling_error(error),
-        }
+    fn totals(&self, answer: Answer<'_>) -> Lsn {
+        let (lsn, totals) = self.bank.cash_totals(self.terminal);
+        let totals = totals.into_iter().map(|(currency, cash)| CashTotal {
+            currency: to_wire::currency(currency),
+            cash: cash.minor(),
+        });
+        answer.reply(lsn, ReplyBody::Totals(totals.collect()))
     }
 
     async fn log_in(

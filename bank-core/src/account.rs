@@ -115,8 +115,7 @@ impl AccountChange {
         if self.moment.date > date {
             return self.withdrawn;
         }
-        // The rules keep a day's withdrawals within an i64, since each is covered by a balance; what is given back of
-        // them was among them.
+        // The rules keep a day's withdrawals within an i64, and what is given back of them was among them.
         Money::from_minor(withdrawn.minor().saturating_add(self.withdrawn.minor()))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dashmap::{DashMap, DashSet};
 
 use crate::bank_file::{
-    BankFileError, BankFileWriter, BankLock, CheckpointPolicy, Readers, StatementLine, open_bank,
+    BankFileError, BankFileWriter, BankLock, Books, CheckpointPolicy, Readers, StatementLine, open_bank,
 };
 use crate::card::{Card, CardState, CardStatus};
 use crate::cards::{CardCell, Cards, LiveCard, PinHash};
@@ -16,6 +16,7 @@ use crate::journal::{Journal, Slot, Update, UpdateNumber};
 use crate::ledger::{AccountHandle, Balance, Ledger, Posted, Searched};
 use crate::limits::MAX_TERMINALS;
 use crate::pin::{Peppers, Pin, PinError, PinProfile};
+use crate::sync::Mutex;
 use crate::terminal::{SecretHash, Terminal};
 use crate::time::{Moment, Timestamp};
 use crate::transaction::Order;
@@ -26,6 +27,8 @@ use crate::transaction::Order;
 /// Lsn, a [`Balance`] by the Lsn in it. Methods that wait for that themselves say so.
 pub struct Bank {
     pub(crate) ledger: Ledger,
+    /// The bank's own accounts.
+    pub(crate) books: Arc<Mutex<Books>>,
     cards: Cards,
     terminals: DashMap<TerminalId, Option<SecretHash>>,
     pub(crate) readers: Readers,
@@ -135,8 +138,10 @@ impl Bank {
             .map_err(|error| BankFileError::Pin(Box::new(error)))?;
         let readers = Readers::new(&opened.path);
         let (writer, lock) = BankFileWriter::new(opened, policy)?;
+        let books = writer.books();
         Ok(Bank {
             ledger: Ledger::new(accounts, Journal::start(writer, last_lsn)),
+            books,
             cards: Cards::default(),
             terminals,
             readers,
@@ -162,6 +167,10 @@ impl Bank {
             .collect();
         Bank {
             ledger: Ledger::new(accounts, Journal::start(store, crate::Lsn::ZERO)),
+            books: Arc::new(Mutex::new(Books {
+                lsn: crate::Lsn::ZERO,
+                totals: Default::default(),
+            })),
             cards: Cards::default(),
             terminals: DashMap::new(),
             settling: DashSet::new(),
@@ -413,7 +422,7 @@ mod tests {
     use crate::account::Account;
     use crate::bank_file;
     use crate::row::Outcome;
-    use crate::test_bank::{Site, account, amount, deposit, moment, post_at};
+    use crate::test_bank::{Site, account, amount, deposit, moment, order, post_at, post_order};
     use crate::time::BusinessDate;
     use crate::transaction::{Decline, Transaction};
 
@@ -443,7 +452,12 @@ mod tests {
         }
         let snapshot =
             |bank: &Bank| -> Vec<Account> { (1..=10).map(|number| account(bank, number).copy()).collect() };
-        let served = snapshot(&bank);
+        // A restart takes for forgotten what lies between the ids that it knows.
+        let closed = |mut accounts: Vec<Account>| {
+            accounts.iter_mut().for_each(|account| account.recent_ids.close());
+            accounts
+        };
+        let served = closed(snapshot(&bank));
         drop(bank); // As in a crash: nothing is checkpointed.
         assert_eq!(
             site.query("SELECT max(last_lsn) FROM accounts"),
@@ -457,7 +471,7 @@ mod tests {
         assert_eq!(site.query("SELECT checkpoint_lsn FROM bank"), 50);
         // Of the ids the table has only the greatest, which is all that is known when they have been dropped.
         let dropped = |mut account: Account| {
-            account.recent_ids.drop_all();
+            account.recent_ids.drop_before(Timestamp::from_millis(i64::MAX));
             account
         };
         assert_eq!(
@@ -550,12 +564,12 @@ mod tests {
         );
         drop(bank);
         let bank = site.open();
-        let early = post_at(
-            &bank,
-            1,
-            Transaction::Deposit { amount: amount(1) },
-            moment(-900_000),
-        );
+        // The server's clock was set back by days. Ids are still later than those before: the account, which has seen how
+        // late it is, takes them.
+        let next = order(Transaction::Deposit { amount: amount(1) }, moment(100_001));
+        let Posted::Decided(early) = post_order(&bank, 1, &next, moment(-900_000)) else {
+            panic!("a clock that was wrong shuts no account");
+        };
         assert_eq!(early.moment, late.moment);
         let to = Transaction::Transfer {
             to: AccountId::new(1).unwrap(),
@@ -622,17 +636,30 @@ mod tests {
             account_checkpoint_rows: 1,
             ..CheckpointPolicy::default()
         });
-        for _ in 0..4 {
-            let all = amount(i64::MAX - 1000);
-            assert_eq!(
-                post_at(&bank, 1, Transaction::Deposit { amount: all }, moment(1)).outcome,
-                Outcome::Approved
-            );
-            assert_eq!(
-                post_at(&bank, 1, Transaction::Withdraw { amount: all }, moment(1)).outcome,
-                Outcome::Approved
-            );
+        let all = amount(i64::MAX - 1000);
+        let put_in = || order(Transaction::Deposit { amount: all }, moment(1));
+        let take_out = || order(Transaction::Withdraw { amount: all }, moment(1));
+        let mut done = Vec::new();
+        for (order, outcome) in [
+            (put_in(), Outcome::Approved),
+            (take_out(), Outcome::Approved),
+            (put_in(), Outcome::Approved),
+            // More in a day than can be counted.
+            (take_out(), Outcome::Declined(Decline::DailyLimit)),
+        ] {
+            let Posted::Decided(row) = post_order(&bank, 1, &order, moment(1)) else {
+                panic!("a new id is decided");
+            };
+            assert_eq!(row.outcome, outcome);
+            done.push(order);
         }
+        // What was taken out, and what was put in, is undone: a day's withdrawals never go below nothing.
+        for original in [&done[0], &done[1], &done[2]] {
+            bank.reverse(&account(&bank, 1), original.txn_id, original.terminal, moment(1))
+                .unwrap();
+        }
+        assert_eq!(account(&bank, 1).balance().balance.minor(), 1000);
+        assert_eq!(account(&bank, 1).copy().withdrawn.minor(), 0);
         bank.close().unwrap();
         drop(bank);
         let proof = bank_file::verify(&site.path()).unwrap();

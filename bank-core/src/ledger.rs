@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::DashMap;
 
@@ -97,22 +98,22 @@ pub(crate) struct Ledger {
     journal: Journal,
     /// How many transaction ids all accounts keep.
     kept_ids: AtomicUsize,
-    /// The accounts that keep some, each once, those that have longest done so first.
-    keepers: Mutex<VecDeque<AccountId>>,
+    /// The accounts that keep some, each once, with the instant from which it is worth while to look for old ones.
+    keepers: Mutex<VecDeque<(AccountId, Timestamp)>>,
 }
 
 impl Ledger {
     pub(crate) fn new(accounts: Accounts, journal: Journal) -> Ledger {
-        let kept = |account: &Arc<SharedCell<Account>>| account.read(|account| account.recent_ids.len());
-        let keepers: VecDeque<_> = accounts
-            .iter()
-            .filter(|account| kept(account) > 0)
-            .map(|account| *account.key())
-            .collect();
-        let kept_ids = keepers
-            .iter()
-            .filter_map(|id| accounts.get(id).map(|account| kept(&account)))
-            .sum();
+        let mut keepers = VecDeque::new();
+        let mut kept_ids = 0;
+        for account in &accounts {
+            account.read(|account| {
+                kept_ids += account.recent_ids.len();
+                if let Some(oldest) = account.recent_ids.oldest() {
+                    keepers.push_back((account.id, worn_out(oldest)));
+                }
+            });
+        }
         Ledger {
             accounts,
             journal,
@@ -156,7 +157,8 @@ impl Ledger {
                 }
                 Seen::Perhaps(_) | Seen::Never => {}
             }
-            if is_ahead(order.txn_id, now.time) {
+            // Where time went on faster than the clock says, ids do, too.
+            if is_ahead(order.txn_id, now.time.max(account.last_time)) {
                 return (Posted::Ahead, 0..0);
             }
             let kept = account.recent_ids.len();
@@ -195,14 +197,14 @@ impl Ledger {
         row
     }
 
-    /// Takes note that an account keeps more ids than before, and drops those of some idle accounts if there are too
+    /// Takes note that an account keeps more ids than before, and drops old ones of some accounts if there are too
     /// many in all.
     fn count_kept(&self, id: AccountId, kept: Range<usize>, now: Timestamp) {
         if kept.is_empty() {
             return;
         }
         if kept.start == 0 {
-            self.keepers.lock().push_back(id);
+            self.keepers.lock().push_back((id, worn_out(now)));
         }
         if self.kept_ids.fetch_add(kept.len(), Ordering::Relaxed) > ALL_RECENT_IDS {
             self.sweep(now);
@@ -211,27 +213,31 @@ impl Ledger {
 
     fn sweep(&self, now: Timestamp) {
         for _ in 0..RECENT_IDS_SWEEP {
-            let Some(id) = self.keepers.lock().pop_front() else {
+            let due = |&mut (_, due): &mut (_, Timestamp)| due <= now;
+            let Some((id, _)) = self.keepers.lock().pop_front_if(due) else {
                 return;
             };
-            let idle_since = now.millis() - RECENT_IDS_IDLE.as_millis() as i64;
-            let dropped = self.account(id).map_or(0, |account| {
-                account.cell.write(|account| {
-                    let kept = account.recent_ids.len();
-                    if account.last_time.millis() > idle_since {
-                        return 0;
-                    }
-                    account.recent_ids.drop_all();
-                    kept
-                })
+            let Some(account) = self.account(id) else { continue };
+            let (dropped, oldest) = account.cell.write(|account| {
+                let kept = account.recent_ids.len();
+                account.recent_ids.drop_before(before(now, RECENT_IDS_IDLE));
+                (kept - account.recent_ids.len(), account.recent_ids.oldest())
             });
-            if dropped == 0 {
-                self.keepers.lock().push_back(id);
-            } else {
-                self.kept_ids.fetch_sub(dropped, Ordering::Relaxed);
+            self.kept_ids.fetch_sub(dropped, Ordering::Relaxed);
+            if let Some(oldest) = oldest {
+                self.keepers.lock().push_back((id, worn_out(oldest)));
             }
         }
     }
+}
+
+/// From when on an id of that time is too old to be kept where memory is short.
+fn worn_out(time: Timestamp) -> Timestamp {
+    Timestamp::from_millis(time.millis().saturating_add(RECENT_IDS_IDLE.as_millis() as i64))
+}
+
+fn before(time: Timestamp, duration: Duration) -> Timestamp {
+    Timestamp::from_millis(time.millis().saturating_sub(duration.as_millis() as i64))
 }
 
 /// Runs `work` with one account or two locked. Two transfers the opposite way must not wait for each other, so the

@@ -60,11 +60,11 @@ pub const MAX_PIN_TRIES: u8 = 3;
 /// a search, and no request that is merely late on a busy account is called stale.
 pub const RECENT_IDS: usize = 16 * 1024;
 
-/// Ids that all accounts together keep before those of idle ones are dropped: 24 MiB.
+/// Ids that all accounts together keep before old ones are dropped: 24 MiB, and up to 160 MiB where each is on an account
+/// of its own. Beyond that only those of the last [`RECENT_IDS_IDLE`] are kept.
 pub const ALL_RECENT_IDS: usize = 1024 * 1024;
 
-/// Silence of an account after which its ids may be dropped. A client repeats within seconds; later its repeat is
-/// found by a search.
+/// Age from which an id may be dropped. A client repeats within seconds; later its repeat is found by a search.
 pub const RECENT_IDS_IDLE: Duration = Duration::from_mins(1);
 
 /// Accounts that one posting looks at for ids to drop.
@@ -94,8 +94,15 @@ pub const WAL_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes of SQLite's page cache for the journal's connection: it appends, so it needs little.
 pub const WRITER_CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Connections that read the bank file (logins and statements) at once.
-pub const READER_CONNECTIONS: usize = 4;
+/// Connections that read the bank file at once. Statements and searches have their own bounds below, so that logins,
+/// which read one row, never wait for them.
+pub const READER_CONNECTIONS: usize = 8;
+
+/// Statements that are read at once.
+pub const STATEMENTS_AT_ONCE: usize = 2;
+
+/// Searches for old transactions at once. One may follow an account back to its opening, at some microseconds a row.
+pub const SEARCHES_AT_ONCE: usize = 2;
 
 /// How often a commit tries again to begin when another process writes to the bank file, each time waiting
 /// [`BANK_FILE_BUSY_WAIT`]: after 20 seconds the bank gives up rather than keep its customers waiting.
@@ -225,6 +232,7 @@ const _: () = {
     assert!(MAX_NOTES_PER_DISPENSE <= MAX_CASSETTE_NOTES);
     assert!(MIN_PIN_DIGITS <= MAX_PIN_DIGITS);
     assert!(JOURNAL_QUEUE_ENTRIES as u64 * 4 < ACCOUNT_CHECKPOINT_ROWS);
+    assert!(READER_CONNECTIONS > STATEMENTS_AT_ONCE + SEARCHES_AT_ONCE);
     assert!(RECENT_IDS >= JOURNAL_QUEUE_ENTRIES);
     assert!(RECENT_IDS_IDLE.as_secs() > REPLY_DEADLINE.as_secs());
     assert!(REQUEST_DEADLINE.as_secs() <= IDLE_DEADLINE.as_secs());

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use crate::ids::{Lsn, TxnId};
 use crate::limits::RECENT_IDS;
+use crate::time::Timestamp;
 
 /// The recent ids of one account. Empty it takes 32 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +69,13 @@ impl RecentIds {
         }
     }
 
+    /// Takes for forgotten every unused id up to the greatest that is kept: whoever was told so before a crash, of an id
+    /// between them, must not be contradicted after it.
+    pub fn close(&mut self) {
+        let greatest = self.kept.as_ref().and_then(|kept| kept.back());
+        self.forgotten = self.forgotten.max(greatest.map(|&(id, _)| id));
+    }
+
     /// How many ids are kept.
     pub fn len(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.len())
@@ -78,10 +86,21 @@ impl RecentIds {
         self.len() == 0
     }
 
-    /// Drops all ids, and frees the memory that they took.
-    pub fn drop_all(&mut self) {
-        let greatest = self.kept.take().and_then(|kept| kept.back().copied());
-        self.forgotten = self.forgotten.max(greatest.map(|(id, _)| id));
+    /// The instant of the least id that is kept.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        let (id, _) = self.kept.as_ref()?.front()?;
+        Some((*id).into())
+    }
+
+    /// Drops the ids of before an instant, and frees the memory that they took if none is left.
+    pub fn drop_before(&mut self, time: Timestamp) {
+        let Some(kept) = &mut self.kept else { return };
+        while let Some((id, _)) = kept.pop_front_if(|&mut (id, _)| Timestamp::from(id) < time) {
+            self.forgotten = self.forgotten.max(Some(id));
+        }
+        if kept.is_empty() {
+            self.kept = None;
+        }
     }
 }
 
@@ -109,8 +128,14 @@ mod tests {
         assert_eq!(ids.len(), RECENT_IDS);
         assert_eq!(ids.look_up(id(9)), Seen::Perhaps(id(9)));
         assert_eq!(ids.look_up(id(10)), Seen::At(Lsn::new(11)));
-        ids.drop_all();
         let greatest = id(RECENT_IDS as u32 + 9);
+        ids.close();
+        assert_eq!(ids.look_up(id(10)), Seen::At(Lsn::new(11)));
+        ids.drop_before(Timestamp::from(id(12)));
+        assert_eq!(ids.look_up(id(11)), Seen::Perhaps(greatest));
+        assert_eq!(ids.look_up(id(12)), Seen::At(Lsn::new(13)));
+        assert_eq!(ids.oldest(), Some(id(12).into()));
+        ids.drop_before(Timestamp::from_millis(i64::MAX));
         assert_eq!(ids.look_up(id(10)), Seen::Perhaps(greatest));
         assert_eq!(ids.look_up(greatest), Seen::Perhaps(greatest));
         assert_eq!(ids.look_up(id(RECENT_IDS as u32 + 10)), Seen::Never);
@@ -136,7 +161,8 @@ mod tests {
                     all.insert(number, lsn);
                 }
                 if drop_after == Some(n) {
-                    ids.drop_all();
+                    ids.close();
+                    ids.drop_before(Timestamp::from_millis(i64::MAX));
                     forgotten = all.keys().next_back().copied();
                 }
             }

@@ -310,7 +310,7 @@ pub struct Side {
     pub contra: Contra,
 }
 
-/// One of the bank's own accounts: its totals are kept by the journal's thread, off the hot path.
+/// One of the bank's own accounts. Their balances are kept by the journal's thread, off the hot path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SystemLedger {
     /// Which of the bank's accounts.

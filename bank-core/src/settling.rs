@@ -1,8 +1,8 @@
 //! Ending doubt: finding what became of a transaction, undoing it, and crediting what a terminal took while the bank
 //! was away.
 //!
-//! All of this may read the journal and wait for the disk, so it belongs on a thread that may wait. What it gives is
-//! durable.
+//! Most of this may read the journal and wait for the disk, so it belongs on a thread that may wait. What it gives may be
+//! shown when the row that it names is durable, as everything else.
 //!
 //! Why it is exact although the journal is searched with nothing locked: an id that an account may have forgotten is
 //! never posted by a customer's request. Only a terminal's can still use it, and of those one at a time is at work
@@ -14,7 +14,7 @@ use crate::durable::JournalError;
 use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
 use crate::ledger::{AccountHandle, Posted, Searched};
 use crate::money::{Amount, Currency, Money};
-use crate::row::{Kind, Outcome, Row};
+use crate::row::{Kind, Outcome, Row, SystemAccount, SystemLedger};
 use crate::time::{Moment, Timestamp};
 use crate::transaction::{Order, Transaction};
 
@@ -36,8 +36,18 @@ pub enum Fate {
     Outcome(Row),
     /// It was undone by this row.
     Reversed(Row),
-    /// It was not done by this terminal, nor will it be.
-    Never,
+    /// It was not done by this terminal, nor will it be, once this row is durable.
+    Never(Lsn),
+}
+
+impl Fate {
+    /// The row that must be durable before this is shown.
+    pub fn lsn(&self) -> Lsn {
+        match self {
+            Fate::Outcome(row) | Fate::Reversed(row) => row.lsn,
+            Fate::Never(lsn) => *lsn,
+        }
+    }
 }
 
 /// Why a terminal's original is not settled. Nothing happened.
@@ -64,6 +74,13 @@ pub enum SettlingError {
 enum Settled {
     Now(Row),
     Before { outcome: Row, reversal: Option<Row> },
+}
+
+/// What a terminal finds of its original, once it has given up what was never done.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it comes from")]
+enum Original {
+    Done { outcome: Row, reversal: Option<Row> },
+    Never(Lsn),
 }
 
 impl Bank {
@@ -111,8 +128,8 @@ impl Bank {
     ) -> Result<Fate, SettlingError> {
         let _claim = self.claim(account, txn_id)?;
         let (outcome, reversal) = match self.give_up(account, txn_id, terminal, now)? {
-            Some(found) => found,
-            None => return Ok(Fate::Never),
+            Original::Done { outcome, reversal } => (outcome, reversal),
+            Original::Never(lsn) => return Ok(Fate::Never(lsn)),
         };
         Ok(match reversal {
             Some(reversal) if reversal.outcome == Outcome::Approved => Fate::Reversed(reversal),
@@ -134,8 +151,8 @@ impl Bank {
     ) -> Result<Fate, SettlingError> {
         let _claim = self.claim(account, txn_id)?;
         let (outcome, reversal) = match self.give_up(account, txn_id, terminal, now)? {
-            Some(found) => found,
-            None => return Ok(Fate::Never),
+            Original::Done { outcome, reversal } => (outcome, reversal),
+            Original::Never(lsn) => return Ok(Fate::Never(lsn)),
         };
         if outcome.outcome != Outcome::Approved {
             return Ok(Fate::Outcome(outcome));
@@ -144,9 +161,7 @@ impl Bank {
             Some(reversal) => reversal,
             None => {
                 let slot = self.journal().reserve_blocking()?;
-                let reversal = self.ledger.reverse(slot, account, &outcome, now);
-                self.journal().durable(reversal.lsn).wait()?;
-                reversal
+                self.ledger.reverse(slot, account, &outcome, now)
             }
         };
         Ok(match reversal.outcome {
@@ -180,22 +195,27 @@ impl Bank {
         }
     }
 
-    /// What cash came into a terminal less what went out, by currency.
-    ///
-    /// # Errors
-    /// [`SettlingError::Journal`] or [`SettlingError::BankFile`].
-    pub fn cash_totals(&self, terminal: TerminalId) -> Result<(Lsn, Vec<(Currency, Money)>), SettlingError> {
-        let (lsn, totals) = self.readers.cash_totals(terminal)?;
-        self.journal().durable(lsn).wait()?;
-        // More cash than an i64 of minor units has never been in a terminal.
-        let minor = |total: i128| Money::from_minor(i64::try_from(total).unwrap_or(i64::MAX));
-        Ok((
-            lsn,
-            totals
-                .into_iter()
-                .map(|(currency, total)| (currency, minor(total)))
-                .collect(),
-        ))
+    /// What cash came into a terminal less what went out, by currency, and the row that must be durable before it is shown.
+    pub fn cash_totals(&self, terminal: TerminalId) -> (Lsn, Vec<(Currency, Money)>) {
+        let books = self.books.lock();
+        // Every currency of the bank has an opening account, and these come first.
+        let currencies = books
+            .totals
+            .keys()
+            .take_while(|ledger| ledger.account == SystemAccount::Opening)
+            .map(|ledger| ledger.currency);
+        let totals = currencies.filter_map(|currency| {
+            let cash = SystemLedger {
+                account: SystemAccount::Cash,
+                currency,
+                terminal: Some(terminal),
+            };
+            // The bank's side is negative where the terminal has cash.
+            let total = -books.totals.get(&cash)?;
+            let minor = total.clamp(i64::MIN.into(), i64::MAX.into());
+            Some((currency, Money::from_minor(minor as i64)))
+        });
+        (books.lsn, totals.collect())
     }
 
     /// Sees to it that no other terminal's request about the original is at work.
@@ -215,18 +235,21 @@ impl Bank {
         txn_id: TxnId,
         terminal: TerminalId,
         now: Moment,
-    ) -> Result<Option<(Row, Option<Row>)>, SettlingError> {
+    ) -> Result<Original, SettlingError> {
         let fence = Order {
             txn_id,
             terminal,
             transaction: Transaction::GiveUp,
         };
         Ok(match self.settle(account, &fence, now)? {
-            Settled::Now(_) => None,
-            Settled::Before { outcome, .. } if outcome.kind == Kind::Fence => None,
+            Settled::Now(row) => Original::Never(row.lsn),
             // That another terminal has used the id is none of this one's business.
-            Settled::Before { outcome, .. } if outcome.terminal != Some(terminal) => None,
-            Settled::Before { outcome, reversal } => Some((outcome, reversal)),
+            Settled::Before { outcome, .. }
+                if outcome.kind == Kind::Fence || outcome.terminal != Some(terminal) =>
+            {
+                Original::Never(outcome.lsn)
+            }
+            Settled::Before { outcome, reversal } => Original::Done { outcome, reversal },
         })
     }
 
@@ -236,10 +259,7 @@ impl Bank {
         loop {
             let slot = self.journal().reserve_blocking()?;
             match self.ledger.post(slot, account, order, now, searched) {
-                Posted::Decided(row) => {
-                    self.journal().durable(row.lsn).wait()?;
-                    return Ok(Settled::Now(row));
-                }
+                Posted::Decided(row) => return Ok(Settled::Now(row)),
                 Posted::Ahead => return Err(SettlingError::Ahead),
                 Posted::Seen(_) | Posted::PerhapsSeen(_) => {}
             }
@@ -299,6 +319,10 @@ mod tests {
     fn repeat(bank: &Bank, number: u64, order: &Order) -> Repeat {
         let posted = post_order(bank, number, order, moment(NOW));
         bank.first_outcome(&account(bank, number), order, posted).unwrap()
+    }
+
+    fn never(fate: Fate) -> bool {
+        matches!(fate, Fate::Never(_))
     }
 
     fn decided(posted: Posted) -> Row {
@@ -420,14 +444,14 @@ mod tests {
                 bank.resolve(&account(bank, 1), order.txn_id, terminal, moment(NOW))
                     .unwrap()
             };
-            assert_eq!(resolve(&bank, &lost, lost.terminal), Fate::Never);
+            assert!(never(resolve(&bank, &lost, lost.terminal)));
             bank = restart(&site, bank);
             for _ in 0..2 {
                 assert_eq!(resolve(&bank, &done, done.terminal), Fate::Outcome(rows[0]));
                 assert_eq!(resolve(&bank, &declined, done.terminal), Fate::Outcome(rows[1]));
-                assert_eq!(resolve(&bank, &lost, lost.terminal), Fate::Never);
+                assert!(never(resolve(&bank, &lost, lost.terminal)));
                 // Another terminal is told the same of what was done as of what was not, and changes nothing by asking.
-                assert_eq!(resolve(&bank, &done, terminal("ATM-2")), Fate::Never);
+                assert!(never(resolve(&bank, &done, terminal("ATM-2"))));
             }
             let Repeat::Outcome(fence) = repeat(&bank, 1, &lost) else {
                 panic!("a late copy meets the fence");
@@ -459,7 +483,7 @@ mod tests {
                     .unwrap()
             };
             bank = restart(&site, bank);
-            assert_eq!(reverse(&bank, &transfer, terminal("ATM-2")), Fate::Never);
+            assert!(never(reverse(&bank, &transfer, terminal("ATM-2"))));
             let Fate::Reversed(reversal) = reverse(&bank, &transfer, transfer.terminal) else {
                 panic!("it is undone");
             };
@@ -483,7 +507,7 @@ mod tests {
                     reverse(&bank, &declined, declined.terminal),
                     Fate::Outcome(rows[1])
                 );
-                assert_eq!(reverse(&bank, &late, late.terminal), Fate::Never);
+                assert!(never(reverse(&bank, &late, late.terminal)));
             }
             assert_eq!(
                 repeat(&bank, 1, &transfer),
@@ -513,7 +537,7 @@ mod tests {
             );
             let first = decided(post_order(&bank, 1, &arrived, moment(3)));
             let fate = bank.resolve(&account(&bank, 1), given_up.txn_id, given_up.terminal, moment(3));
-            assert_eq!(fate.unwrap(), Fate::Never);
+            assert!(never(fate.unwrap()));
             // So much later that the account knows no id for new that old.
             post_at(&bank, 1, withdraw(1), moment(50));
             bank = restart(&site, bank);
@@ -544,9 +568,10 @@ mod tests {
                 Outcome::Declined(Decline::GivenUp)
             );
             assert_eq!(account(&bank, 1).balance().balance.minor(), 1000 + 5 - 1 + 5);
-            let (_, totals) = bank.cash_totals(lost.terminal).unwrap();
+            let (lsn, totals) = bank.cash_totals(lost.terminal);
+            assert_eq!(lsn, bank.journal().durable_lsn());
             assert_eq!(totals, [(Currency::USD, Money::from_minor(9))]);
-            assert_eq!(bank.cash_totals(terminal("ATM-2")).unwrap().1, []);
+            assert_eq!(bank.cash_totals(terminal("ATM-2")).1, []);
         }
     }
 
@@ -597,7 +622,7 @@ mod tests {
                     .collect()
             });
             let never = |fate: &Fate| match fate {
-                Fate::Never => true,
+                Fate::Never(_) => true,
                 Fate::Outcome(row) => row.kind == Kind::Fence,
                 Fate::Reversed(_) => false,
             };

@@ -291,11 +291,10 @@ fn deposit(account: &Account, amount: Amount) -> Result<Money, Decline> {
 /// limit would be passed, or the funds do not suffice.
 fn withdraw(account: &Account, amount: Amount, date: BusinessDate) -> Result<Money, Decline> {
     require_open(account)?;
-    if let Some(limit) = account.daily_limit {
-        let withdrawn = account.withdrawn_on(date).checked_add(amount.money());
-        if withdrawn.is_none_or(|withdrawn| withdrawn > limit) {
-            return Err(Decline::DailyLimit);
-        }
+    // Without a limit of its own an account still has that of what can be counted in a day.
+    let withdrawn = account.withdrawn_on(date).checked_add(amount.money());
+    if withdrawn.is_none_or(|withdrawn| account.daily_limit.is_some_and(|limit| withdrawn > limit)) {
+        return Err(Decline::DailyLimit);
     }
     debit(account, amount)
 }

@@ -148,13 +148,17 @@ fn serve_each(bank: &Bank, told: &mut Told) -> Result<(), JournalError> {
     let account = bank.account(id(1)).unwrap();
     let lost = deposit(1);
     let fate = bank.resolve(&account, lost.txn_id, lost.terminal, Moment::now());
-    assert_eq!(settled(fate)?, Fate::Never);
+    let Fate::Never(lsn) = settled(fate)? else {
+        panic!("it was never asked for");
+    };
+    bank.journal().durable(lsn).wait()?;
     told.given_up.push((account.id(), lost));
     let (_, first, _) = told.outcomes[0];
     let fate = bank.reverse(&account, first.txn_id, first.terminal, Moment::now());
     let Fate::Reversed(reversal) = settled(fate)? else {
         panic!("a deposit can be undone");
     };
+    bank.journal().durable(reversal.lsn).wait()?;
     told.reversed.push((account.id(), first, reversal));
     Ok(())
 }

@@ -30,8 +30,8 @@ pub(crate) use reader::Readers;
 pub use reader::{StatementLine, read_statement};
 pub use terminals::add_terminal;
 pub use verify::{CurrencyTotals, Proof, verify};
-pub(crate) use writer::BankFileWriter;
 pub use writer::CheckpointPolicy;
+pub(crate) use writer::{BankFileWriter, Books};
 
 use crate::files::FileLock;
 use crate::limits::BANK_FILE_BUSY_WAIT;

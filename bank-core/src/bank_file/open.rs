@@ -155,6 +155,11 @@ impl OpenedBank {
                 }
             }
         }
+        for id in self.dirty.keys() {
+            if let Some(cell) = self.accounts.get(id) {
+                cell.write(|account| account.recent_ids.close());
+            }
+        }
         if expected != self.last_lsn {
             return Err(BankFileError::damaged(format!(
                 "the checkpoint is at row {expected}, the journal ends at row {}",

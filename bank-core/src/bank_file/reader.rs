@@ -1,21 +1,18 @@
 //! Reading the bank file while it is served, and without a server: cards at login, and statements.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{
-    account_id, card_status, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals,
-};
+use super::rows::{account_id, card_status, read_account, read_row};
 use super::schema::{ACCOUNT_COLUMNS, JOURNAL_READ};
 use super::{Access, BankFileError, connect};
 use crate::account::Account;
 use crate::card::{Card, CardState};
-use crate::ids::{AccountId, CardNumber, Lsn, TerminalId, TxnId};
+use crate::ids::{AccountId, CardNumber, Lsn, TxnId};
 use crate::limits::{MAX_ID_AHEAD, READER_CONNECTIONS};
 use crate::money::Currency;
-use crate::row::{Kind, Row, Side, SystemAccount};
+use crate::row::{Kind, Row, Side};
 use crate::sync::{Condvar, Mutex};
 use crate::time::Timestamp;
 
@@ -36,9 +33,6 @@ pub(crate) struct History {
     /// The outcome's reversal.
     pub(crate) reversal: Option<Row>,
 }
-
-/// Cash that came into a terminal less what went out, by currency, in minor units.
-pub(crate) type CashTotals = BTreeMap<Currency, i128>;
 
 /// A bounded number of connections that read; who finds none free waits.
 #[derive(Debug)]
@@ -104,11 +98,6 @@ impl Readers {
             })
         })?;
         Ok(history)
-    }
-
-    /// What cash a terminal has moved, by currency, and the newest row that this includes.
-    pub(crate) fn cash_totals(&self, terminal: TerminalId) -> Result<(Lsn, CashTotals), BankFileError> {
-        self.with(|connection| read_cash_totals(connection, terminal))
     }
 
     /// Ends all connections that are idle: for closing the bank.
@@ -221,43 +210,6 @@ fn follow_chain(
         lsn = side.prev_lsn;
     }
     Ok(())
-}
-
-fn read_cash_totals(
-    connection: &Connection,
-    terminal: TerminalId,
-) -> Result<(Lsn, CashTotals), BankFileError> {
-    let sqlite = BankFileError::sqlite("adding up a terminal's cash");
-    let snapshot = connection.unchecked_transaction().map_err(&sqlite)?;
-    let checkpoint = read_checkpoint_lsn(&snapshot)?;
-    let newest = read_last_lsn(&snapshot)?;
-    let mut totals = CashTotals::new();
-    for (ledger, balance) in read_totals(&snapshot)? {
-        if ledger.account == SystemAccount::Cash && ledger.terminal == Some(terminal) {
-            *totals.entry(ledger.currency).or_default() -= balance;
-        }
-    }
-    let mut select = snapshot
-        .prepare_cached(
-            "SELECT accounts.currency, journal.amount FROM journal JOIN accounts USING (account)
-             WHERE lsn > ?1 AND contra = ?2 AND outcome = 0 AND terminal = ?3",
-        )
-        .map_err(&sqlite)?;
-    let mut found = select
-        .query(params![
-            checkpoint.get() as i64,
-            SystemAccount::Cash.number(),
-            terminal.as_str()
-        ])
-        .map_err(&sqlite)?;
-    while let Some(columns) = found.next().map_err(&sqlite)? {
-        let currency: String = columns.get(0).map_err(&sqlite)?;
-        let currency = Currency::from_code(&currency)
-            .map_err(|_| BankFileError::damaged(format!("impossible currency \"{currency}\"")))?;
-        let amount: i64 = columns.get(1).map_err(&sqlite)?;
-        *totals.entry(currency).or_default() += i128::from(amount);
-    }
-    Ok((newest, totals))
 }
 
 /// An account's statement straight from the file, whether or not the bank is being served: the account as of

@@ -14,10 +14,12 @@ use super::schema::{ACCOUNT_COLUMNS, JOURNAL_READ};
 use super::{Access, BankFileError, connect};
 use crate::account::Account;
 use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
+use crate::limits::MAX_ID_AHEAD;
 use crate::money::{Currency, Money};
 use crate::recent_ids::RecentIds;
 use crate::row::{Contra, ContraSide, Kind, Outcome, Row, SystemAccount, SystemLedger};
 use crate::time::{BusinessDate, Timestamp};
+use crate::transaction::Decline;
 
 /// What [`verify`] found. The books balance if there are no problems.
 #[derive(Debug)]
@@ -290,6 +292,33 @@ fn add_row(
             row.kind.name()
         ));
     }
+    if (row.kind == Kind::Opening) != row.txn_id.is_none()
+        || (row.kind == Kind::Opening) != row.terminal.is_none()
+    {
+        proof.problem(format!(
+            "journal row {lsn}: an id and a terminal are there exactly where it is no opening"
+        ));
+    }
+    // A search for an old id ends where rows are older than it can be.
+    let earliest = |id| Timestamp::from(id).millis() - MAX_ID_AHEAD.as_millis() as i64;
+    if row
+        .own_id()
+        .is_some_and(|id| row.moment.time.millis() < earliest(id))
+    {
+        proof.problem(format!("journal row {lsn} is of long before its transaction id"));
+    }
+    let reason_fits = match row.outcome {
+        Outcome::Declined(Decline::GivenUp) => row.kind == Kind::Fence,
+        Outcome::Declined(Decline::CannotReverse) => row.kind == Kind::Reversal,
+        Outcome::Declined(_) => row.kind != Kind::Fence && row.kind != Kind::Reversal,
+        Outcome::Approved => row.kind != Kind::Fence,
+    };
+    if !reason_fits {
+        proof.problem(format!(
+            "journal row {lsn}: a {} cannot have such an outcome",
+            row.kind.name()
+        ));
+    }
     if row.contra_side.is_some() != (approved && payee.is_some()) {
         proof.problem(format!(
             "journal row {lsn}: a payee's side is there exactly in approved transfers and their reversals"
@@ -398,7 +427,7 @@ impl Ledger {
         } else {
             self.withdrawn
         };
-        self.withdrawn = (withdrawn + claim.cash_out).min(i128::from(i64::MAX));
+        self.withdrawn = withdrawn + claim.cash_out;
         // Go on from what the row says, so that one wrong row is one problem and not one for each row after it.
         self.balance = balance;
         self.greatest_txn_id = self.greatest_txn_id.max(claim.txn_id);

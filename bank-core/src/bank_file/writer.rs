@@ -25,6 +25,7 @@ use crate::limits::{
     ACCOUNT_CHECKPOINT_ROWS, ACCOUNT_CHECKPOINT_SLICE, BANK_FILE_BUSY_RETRIES, BANK_FILE_BUSY_WAIT,
     WAL_CHECKPOINT_BYTES, WAL_RESTART_WAIT, WRITER_CACHE_BYTES,
 };
+use crate::sync::Mutex;
 
 /// When checkpoints are made.
 #[derive(Clone, Copy, Debug)]
@@ -52,15 +53,22 @@ impl Default for CheckpointPolicy {
 #[derive(Debug)]
 pub(crate) struct BankFileWriter {
     connection: Connection,
-    last_lsn: Lsn,
     /// Up to here every row is reflected in the `accounts` and `system_accounts` tables.
     checkpoint_lsn: Lsn,
-    totals: Totals,
+    books: Arc<Mutex<Books>>,
     /// Accounts that changed since the account checkpoint that is under way, or since the last one.
     dirty: HashMap<AccountId, AccountChange>,
     flush: Option<Flush>,
     wal: WalCheckpoints,
     policy: CheckpointPolicy,
+}
+
+/// The bank's own accounts as of a row. They are as of the commit that is under way, so whoever reads them waits until the
+/// row is durable.
+#[derive(Debug)]
+pub(crate) struct Books {
+    pub(crate) lsn: Lsn,
+    pub(crate) totals: Totals,
 }
 
 /// An account checkpoint under way.
@@ -87,22 +95,30 @@ impl BankFileWriter {
             wal: WalCheckpoints::start(&opened.path, &connection, policy.wal_checkpoint_bytes)?,
             policy,
             connection,
-            last_lsn: opened.last_lsn,
             checkpoint_lsn: opened.checkpoint_lsn,
-            totals: opened.totals,
+            books: Arc::new(Mutex::new(Books {
+                lsn: opened.last_lsn,
+                totals: opened.totals,
+            })),
             dirty: opened.dirty,
             flush: None,
         };
         Ok((writer, opened.lock))
     }
 
+    /// The bank's own accounts, for others to read.
+    pub(crate) fn books(&self) -> Arc<Mutex<Books>> {
+        Arc::clone(&self.books)
+    }
+
     fn begin_flush(&mut self) {
         let mut left: Vec<_> = std::mem::take(&mut self.dirty).into_iter().collect();
         left.sort_unstable_by_key(|&(id, _)| std::cmp::Reverse(id));
+        let books = self.books.lock();
         self.flush = Some(Flush {
             left,
-            lsn: self.last_lsn,
-            totals: self.totals.clone(),
+            lsn: books.lsn,
+            totals: books.totals.clone(),
         });
     }
 
@@ -115,9 +131,7 @@ impl BankFileWriter {
         let slice = flush.left.split_off(flush.left.len().saturating_sub(accounts));
         let mut update = self.connection.prepare_cached(
             "UPDATE accounts SET balance = ?2, last_lsn = ?3, last_time = ?4, business_date = ?5,
-                 withdrawn = CASE WHEN business_date < ?5 THEN ?6
-                                  WHEN withdrawn > 9223372036854775807 - ?6 THEN 9223372036854775807
-                                  ELSE withdrawn + ?6 END,
+                 withdrawn = CASE WHEN business_date < ?5 THEN ?6 ELSE withdrawn + ?6 END,
                  greatest_txn_id = CASE WHEN ?7 IS NULL OR ?7 < greatest_txn_id THEN greatest_txn_id ELSE ?7 END
              WHERE account = ?1 AND last_lsn < ?3",
         )?;
@@ -160,6 +174,12 @@ impl BankFileWriter {
 
     fn commit_with_slice(&mut self, batch: &Batch, slice: usize) -> Result<(), BankFileError> {
         begin(&self.connection)?;
+        let mut books = self.books.lock();
+        for row in &batch.rows {
+            add_to_totals(&mut books.totals, row);
+            books.lsn = row.lsn;
+        }
+        drop(books);
         for row in &batch.rows {
             for (id, change) in row.changes() {
                 self.dirty
@@ -167,8 +187,6 @@ impl BankFileWriter {
                     .and_modify(|older| *older = older.then(change))
                     .or_insert(change);
             }
-            add_to_totals(&mut self.totals, row);
-            self.last_lsn = row.lsn;
         }
         self.write(batch, slice)
             .map_err(BankFileError::sqlite("committing to the bank file"))
@@ -184,9 +202,9 @@ impl Store for BankFileWriter {
 
     fn maintain(&mut self) -> Result<bool, BankFileError> {
         if self.flush.is_none()
-            && self.last_lsn.get() - self.checkpoint_lsn.get() >= self.policy.account_checkpoint_rows
+            && self.books.lock().lsn.get() - self.checkpoint_lsn.get() >= self.policy.account_checkpoint_rows
         {
-            tracing::debug!(accounts = self.dirty.len(), lsn = %self.last_lsn, "account checkpoint begins");
+            tracing::debug!(accounts = self.dirty.len(), lsn = %self.books.lock().lsn, "account checkpoint begins");
             self.begin_flush();
         }
         self.wal.maintain(&self.connection)?;
@@ -198,7 +216,7 @@ impl Store for BankFileWriter {
         while self.flush.is_some() {
             self.commit_with_slice(&nothing, usize::MAX)?;
         }
-        if self.checkpoint_lsn < self.last_lsn {
+        if self.checkpoint_lsn < self.books.lock().lsn {
             self.begin_flush();
             self.commit_with_slice(&nothing, usize::MAX)?;
         }
