@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bank_core::limits::{TRANSACTION_DEADLINE, TRANSACTION_DEADLINE_UNIT};
 use bank_core::terminal::TerminalSecretError;
 use bank_core::{AccountId, CardNumber, Currency, TerminalId, TerminalSecret, TxnId};
 use clap::{Parser, Subcommand};
@@ -45,6 +46,9 @@ pub struct BankArgs {
     /// This terminal's id: 1 to 8 of A-Z, 0-9 and - [default: ATM-1 for the menu, CLI for a command]
     #[arg(long, value_name = "ID", env = "ATM_TERMINAL", global = true)]
     pub terminal: Option<TerminalId>,
+    /// How many seconds a request is tried before it is given up, or said to be in doubt [default: 30]
+    #[arg(long, value_name = "S", global = true, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub deadline: Option<u16>,
     /// A file whose first line is this terminal's secret: 64 hexadecimal digits
     #[arg(long, value_name = "F", env = "ATM_TERMINAL_SECRET_FILE", global = true)]
     pub terminal_secret_file: Option<PathBuf>,
@@ -122,9 +126,13 @@ impl BankArgs {
         let terminal = self
             .terminal
             .unwrap_or_else(|| TerminalId::new(terminal).expect("a default is a terminal's id"));
+        let deadline = self.deadline.map_or(TRANSACTION_DEADLINE, |seconds| {
+            TRANSACTION_DEADLINE_UNIT * seconds.into()
+        });
         let secret = self.terminal_secret_file.as_deref().map(TerminalSecret::read);
         Ok(ClientConfig {
             secret: secret.transpose()?,
+            deadline,
             ..ClientConfig::new(&self.server, terminal)
         })
     }

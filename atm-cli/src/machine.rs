@@ -416,7 +416,7 @@ impl Machine {
                     amount,
                     original: id,
                 }])?;
-                return self.advise(open);
+                return self.advise_open(id);
             }
             (Stage::Answered { outcome, .. }, _) => match outcome {
                 Answer::Approved => Settlement::Done,
@@ -482,6 +482,10 @@ impl Machine {
             amount,
             original: open.id,
         }])?;
+        self.advise_open(id)
+    }
+
+    fn advise_open(&mut self, id: TxnId) -> Result<Option<Settlement>, MachineError> {
         match self.state().open().get(&id).cloned() {
             Some(advice) => self.advise(&advice),
             None => Ok(None),

@@ -170,6 +170,9 @@ pub const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 /// a transaction is in doubt.
 pub const TRANSACTION_DEADLINE: Duration = Duration::from_secs(30);
 
+/// What a person counts a transaction's deadline in.
+pub const TRANSACTION_DEADLINE_UNIT: Duration = Duration::from_secs(1);
+
 /// For one attempt at a terminal's request, with connecting and logging in: a server that hangs leaves time for others.
 pub const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
 

@@ -3,10 +3,12 @@
 mod commands;
 mod concurrency;
 mod crash;
+mod exactly_once;
 mod fault_vfs;
 mod faults;
 mod garbage;
 mod house_rules;
+mod machine;
 mod menu;
 mod one_shot;
 mod opening;
@@ -16,4 +18,5 @@ mod second_client;
 mod secrets;
 mod shutdown;
 mod stress;
+mod terminals;
 mod verify;

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
-use atm_tests::{TestBank, atm_cli, program, stdout};
+use atm_tests::{TestBank, program, stdout};
 
 const SAMPLE: &str = include_str!("../../data/accounts.csv");
 
@@ -31,7 +31,7 @@ fn a_pipe_can_do_all_that_a_person_can() {
         "975310", "7", // log out
         "Jack", "8642", "1", "7", "Ken", "975310", "1", "8",
     ];
-    let output = server.atm_cli(&[], &(lines.join("\n") + "\n"));
+    let output = bank.menu(server.address(), &(lines.join("\n") + "\n"));
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert_in_order(
@@ -112,7 +112,7 @@ fn the_end_of_input_ends_the_terminal_wherever_it_comes() {
         "Ken\n2468\n4\n1007\n",
         "q\n",
     ] {
-        let output = server.atm_cli(&[], input);
+        let output = bank.menu(server.address(), input);
         assert_eq!(output.status.code(), Some(0), "{input:?}: {}", stdout(&output));
     }
     assert!(server.stop().0.success());
@@ -136,7 +136,7 @@ fn a_server_that_is_away_is_waited_for_and_found_again() {
         atm_tests::Server::start(command)
     };
     let mut terminal = Command::new(program("atm-cli"))
-        .args(["--server", &address])
+        .args(["--server", &address, "--journal", &bank.terminal_journal()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -213,7 +213,12 @@ fn on_a_screen(command: &str, columns: u16, keys: &[(&str, &str)]) -> String {
 fn on_a_screen_the_pin_is_hidden_and_ctrl_c_restores_the_terminal() {
     let bank = TestBank::load(SAMPLE);
     let server = bank.serve();
-    let command = format!("{} --server {}", program("atm-cli").display(), server.address());
+    let command = format!(
+        "{} --server {} --journal {}",
+        program("atm-cli").display(),
+        server.address(),
+        bank.terminal_journal()
+    );
     let seen = on_a_screen(
         &command,
         80,
@@ -272,7 +277,7 @@ fn the_demonstration_works_in_one_command_and_leaves_nothing_behind() {
     demo.stdin
         .take()
         .unwrap()
-        .write_all(b"Tricia\n3690\n3\n300.50\n8\n")
+        .write_all(b"Tricia\n3690\n3\n300\n7\nKen\n2468\n3\n90\n8\n")
         .unwrap();
     let output = demo.wait_with_output().unwrap();
     let text = stdout(&output);
@@ -281,10 +286,14 @@ fn the_demonstration_works_in_one_command_and_leaves_nothing_behind() {
         &text,
         &[
             "Tricia   3690",
+            "the supervisor's code",
             "Welcome to the bank!",
             "Good day, Tricia!",
+            "this machine has USD only",
+            "Good day, Ken!",
+            "Please take your cash: 1 x 50, 2 x 20",
             "APPROVED",
-            "14999.50 EUR",
+            "10.00 USD",
             "Goodbye!",
         ],
     );
@@ -317,6 +326,6 @@ fn a_name_cannot_drive_the_terminal() {
         .execute_batch("UPDATE cards SET holder = 'K' || char(27) || '[2J' || char(7) || 'n'")
         .unwrap();
     let server = bank.serve();
-    let text = stdout(&atm_cli(server.address(), &[], "Ken\n2468\n8\n"));
+    let text = stdout(&bank.menu(server.address(), "Ken\n2468\n8\n"));
     assert!(text.contains("Good day, K\u{fffd}[2J\u{fffd}n!"), "{text:?}");
 }

@@ -104,6 +104,16 @@ impl TestBank {
         self.directory().join("bank.db")
     }
 
+    /// The electronic journal of the terminal whose menu is tested with this bank. Its supervisor's code is beside it.
+    pub fn terminal_journal(&self) -> String {
+        path_str(&self.directory().join("terminal.journal")).to_owned()
+    }
+
+    /// Runs the menu against a server, with `input` on standard input, and waits for its end.
+    pub fn menu(&self, server: &str, input: &str) -> Output {
+        atm_cli(server, &["--journal", &self.terminal_journal()], input)
+    }
+
     /// Writes a file beside the bank.
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.directory().join(name);

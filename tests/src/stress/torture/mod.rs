@@ -85,8 +85,8 @@ struct Figures {
 /// # Errors
 /// If the programs cannot be started, or the figures cannot be written.
 pub fn run(args: &TortureArgs) -> Result<bool, Box<dyn Error>> {
-    let started = Instant::now();
     let mut site = Site::new(args)?;
+    let started = Instant::now();
     let mut problems = Vec::new();
     for round in 1..=args.rounds {
         let begun = Instant::now();
