@@ -3,6 +3,7 @@
 mod commands;
 mod concurrency;
 mod crash;
+
 mod exactly_once;
 mod fault_vfs;
 mod faults;

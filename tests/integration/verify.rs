@@ -6,8 +6,9 @@ use atm_tests::{TestBank, stdout};
 use bank_core::{AccountId, Amount, TxnId};
 use rusqlite::Connection;
 
-/// A bank with every kind of row: openings, deposit, withdrawal, transfer, and declines. Left as after a crash, so
-/// that the accounts table lags behind, or closed in order.
+/// A bank with every kind of row: openings (1 to 3), deposit, withdrawal, transfer, two declines (7 and 8), a fence, an
+/// advice, and the reversals of a withdrawal and of a transfer. Left as after a crash, so that the accounts table lags
+/// behind, or closed in order.
 fn bank_with_history(in_order: bool) -> TestBank {
     let bank = TestBank::generate(3);
     let server = bank.serve();
@@ -22,6 +23,17 @@ fn bank_with_history(in_order: bool) -> TestBank {
     client
         .transfer(TxnId::generate(), AccountId::new(9).unwrap(), amount(1))
         .unwrap();
+    let account = AccountId::new(1).unwrap();
+    client.resolve(account, TxnId::generate()).unwrap();
+    client.advice(account, TxnId::generate(), amount(50)).unwrap();
+    let [withdrawal, transfer] = [(); 2].map(|()| TxnId::generate());
+    client.withdraw(withdrawal, amount(70)).unwrap();
+    client
+        .transfer(transfer, AccountId::new(3).unwrap(), amount(20))
+        .unwrap();
+    for original in [withdrawal, transfer] {
+        client.reverse(account, original).unwrap();
+    }
     if in_order {
         drop(server.stop());
     } else {
@@ -45,9 +57,9 @@ fn an_untouched_bank_verifies_whether_it_was_closed_or_killed() {
         let verified = bank.server_command(&["verify"]);
         let proof = stdout(&verified);
         assert!(verified.status.success() && proof.lines().count() == 1, "{proof}");
-        assert!(proof.contains("3 accounts, 3 cards, 8 journal rows"), "{proof}");
+        assert!(proof.contains("3 accounts, 3 cards, 14 journal rows"), "{proof}");
         assert!(
-            proof.contains("USD: customers 3003.00 + cash -3.00 + opening -3000.00 = 0"),
+            proof.contains("USD: customers 3003.50 + cash -3.50 + opening -3000.00 = 0"),
             "{proof}"
         );
     }
@@ -56,7 +68,7 @@ fn an_untouched_bank_verifies_whether_it_was_closed_or_killed() {
 #[test]
 fn one_changed_number_is_found_wherever_it_is() {
     let mut tamperings: Vec<String> = Vec::new();
-    for lsn in 1..=8 {
+    for lsn in 1..=14 {
         tamperings.push(format!(
             "UPDATE journal SET balance = balance + 1 WHERE lsn = {lsn}"
         ));
@@ -67,9 +79,19 @@ fn one_changed_number_is_found_wherever_it_is() {
             "UPDATE journal SET account = account % 3 + 1 WHERE lsn = {lsn}"
         ));
         tamperings.push(format!("DELETE FROM journal WHERE lsn = {lsn}"));
+        tamperings.push(format!(
+            "UPDATE journal SET original_lsn = coalesce(original_lsn, {lsn}) - 1 WHERE lsn = {lsn}"
+        ));
+        for column in ["txn_id", "terminal"] {
+            // An opening has neither; all others have both.
+            tamperings.push(format!(
+                "UPDATE journal SET {column} = CASE WHEN {column} IS NULL
+                 THEN (SELECT {column} FROM journal WHERE lsn = 5) END WHERE lsn = {lsn}"
+            ));
+        }
     }
     // An approved amount. That of a decline changes nothing, and only a hash over the rows could tell.
-    for lsn in 1..=6 {
+    for lsn in (1..=6).chain(10..=14) {
         tamperings.push(format!(
             "UPDATE journal SET amount = amount + 1 WHERE lsn = {lsn}"
         ));
@@ -81,6 +103,20 @@ fn one_changed_number_is_found_wherever_it_is() {
             "UPDATE journal SET outcome = 0 WHERE lsn = 7",
             "UPDATE journal SET outcome = 99 WHERE lsn = 7",
             "UPDATE journal SET kind = 1 WHERE lsn = 5",
+            "UPDATE journal SET amount = 1 WHERE lsn = 9",
+            "UPDATE journal SET outcome = 4 WHERE lsn = 9",
+            "UPDATE journal SET outcome = 11 WHERE lsn = 8",
+            "UPDATE journal SET outcome = 12 WHERE lsn = 7",
+            "UPDATE journal SET kind = 7 WHERE lsn = 8",
+            "UPDATE journal SET kind = 2 WHERE lsn = 13",
+            "UPDATE journal SET original_lsn = NULL WHERE lsn = 13",
+            "UPDATE journal SET original_lsn = 5 WHERE lsn = 13",
+            "UPDATE journal SET terminal = 'ATM-9' WHERE lsn = 13",
+            "UPDATE journal SET txn_id = (SELECT txn_id FROM journal WHERE lsn = 5) WHERE lsn = 7",
+            "UPDATE journal SET txn_id = (SELECT txn_id FROM journal WHERE lsn = 5) WHERE lsn = 13",
+            "UPDATE journal SET txn_id = x'ffffffffffff70008000000000000000' WHERE lsn = 4",
+            "UPDATE accounts SET greatest_txn_id = x'ffffffffffff70008000000000000000' WHERE account = 1",
+            "UPDATE accounts SET greatest_txn_id = x'00' WHERE account = 2",
             "UPDATE journal SET contra = -2 WHERE lsn = 4",
             "UPDATE journal SET contra = 3 WHERE lsn = 6",
             "UPDATE journal SET contra_balance = contra_balance - 1 WHERE lsn = 6",
@@ -107,7 +143,7 @@ fn one_changed_number_is_found_wherever_it_is() {
         let clean_log = std::fs::read(&log).ok();
         // That the newest row of a crashed bank is missing, nothing inside the file can tell: it might never have
         // been written. Closed in order, the checkpoint names it.
-        let undetectable = (!in_order).then_some("DELETE FROM journal WHERE lsn = 8");
+        let undetectable = (!in_order).then_some("DELETE FROM journal WHERE lsn = 14");
         for tampering in tamperings
             .iter()
             .filter(|tampering| undetectable != Some(tampering))
