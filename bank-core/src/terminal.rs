@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use blake2::{Blake2s256, Digest};
@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::ids::TerminalId;
 use crate::limits::TERMINAL_SECRET_BYTES;
+use crate::secret_file;
 use crate::time::Timestamp;
 
 /// A terminal as the bank file knows it. Its cash is a system account of its own.
@@ -100,7 +101,7 @@ impl TerminalSecret {
             source,
         };
         let file = File::open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.permissions().mode() & 0o077 != 0 {
+        if secret_file::is_exposed(&file).map_err(io)? {
             return Err(TerminalSecretError::Exposed(path.to_owned()));
         }
         // One byte more than a whole file has, so that a longer one is noticed.
@@ -113,16 +114,8 @@ impl TerminalSecret {
                 io::ErrorKind::InvalidData => damaged(),
                 _ => io(error),
             })?;
-        let digits = line.trim_end_matches(['\r', '\n']).as_bytes();
-        if digits.len() != 2 * TERMINAL_SECRET_BYTES {
-            return Err(damaged());
-        }
         let mut secret = TerminalSecret(Zeroizing::new(Box::from([0; TERMINAL_SECRET_BYTES])));
-        for (byte, pair) in secret.0.iter_mut().zip(digits.chunks_exact(2)) {
-            let digit = |at: usize| char::from(pair[at]).to_digit(16);
-            let (high, low) = digit(0).zip(digit(1)).ok_or_else(damaged)?;
-            *byte = (high << 4 | low) as u8;
-        }
+        secret_file::fill_from_hex(&mut secret.0, line.trim_end_matches(['\r', '\n'])).ok_or_else(damaged)?;
         Ok(secret)
     }
 
@@ -148,6 +141,7 @@ impl SecretHash {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_secret_is_read_as_it_was_written_and_shows_itself_to_nobody() {
