@@ -108,7 +108,7 @@ fn introduce(address: &str, code: &str) {
     let mut out = io::stdout();
     let _ = writeln!(
         out,
-        "A sample bank is open on {address}.\nIts cards and their PINs:\n"
+        "A sample bank is open:\n{address}\nIts cards and their PINs:\n"
     );
     for row in SAMPLE.lines().skip(1) {
         let fields: Vec<_> = row.split(',').collect();
@@ -117,5 +117,5 @@ fn introduce(address: &str, code: &str) {
             let _ = writeln!(out, "  {holder:<8} {pin}   account {account} {currency}");
         }
     }
-    let _ = writeln!(out, "\n  the supervisor's code (after *)  {code}\n");
+    let _ = writeln!(out, "\n  supervisor's code after *: {code}\n");
 }

@@ -8,7 +8,7 @@
 //! supervisor counts, and until then the machine pays out nothing.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -548,10 +548,23 @@ impl Tray {
     /// A tray; each note that leaves it is also written to `notes`, as a line of the transaction's id and the note's
     /// value in minor units.
     ///
+    /// A line that was only begun when the power went is cut off: that note got stuck.
+    ///
     /// # Errors
-    /// If the file cannot be opened for appending.
+    /// If the file cannot be read or opened for appending.
     pub fn new(notes: Option<&Path>) -> io::Result<Tray> {
-        let open = |path: &Path| OpenOptions::new().append(true).create(true).open(path);
+        let open = |path: &Path| -> io::Result<File> {
+            let mut options = OpenOptions::new();
+            let mut file = options.read(true).append(true).create(true).open(path)?;
+            let mut written = Vec::new();
+            file.read_to_end(&mut written)?;
+            let whole = written
+                .iter()
+                .rposition(|&byte| byte == b'\n')
+                .map_or(0, |last| last + 1);
+            file.set_len(whole as u64)?;
+            Ok(file)
+        };
         Ok(Tray {
             notes: notes.map(open).transpose()?,
         })

@@ -286,7 +286,7 @@ fn the_demonstration_works_in_one_command_and_leaves_nothing_behind() {
         &text,
         &[
             "Tricia   3690",
-            "the supervisor's code",
+            "supervisor's code",
             "Welcome to the bank!",
             "Good day, Tricia!",
             "this machine has USD only",

@@ -70,7 +70,10 @@ impl Atm {
     /// Every note that has left it: the transaction and the note's value in minor units.
     pub(super) fn notes_out(&self) -> Vec<(TxnId, i64)> {
         let tray = fs::read_to_string(self.file("tray")).unwrap_or_default();
-        tray.lines()
+        // A line without its end is a note that got stuck when the power went.
+        let whole = tray.rfind('\n').map_or("", |last| &tray[..last]);
+        whole
+            .lines()
             .map(|line| {
                 let (id, value) = line.split_once(' ').expect("a line is an id and a value");
                 (
