@@ -140,6 +140,33 @@ fn money_moves_and_every_answer_has_its_fields() {
 }
 
 #[test]
+fn asked_again_under_its_id_a_transaction_gives_its_first_answer() {
+    let bank = TestBank::load(ACCOUNTS);
+    let mut server = bank.serve();
+    let id = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
+    let deposit = |server: &Server, amount| ask(server, "Ken", "2468", &["deposit", amount, "--txn-id", id]);
+    let first = deposit(&server, "20.5");
+    assert_eq!(first.0, Some(0));
+    ask(&server, "Ken", "2468", &["withdraw", "1"]);
+    assert_eq!(deposit(&server, "20.5"), first);
+    assert_eq!(
+        ask(&server, "Jill", "1357", &["deposit", "20.5", "--txn-id", id]),
+        first,
+        "the id is the account's, not the card's"
+    );
+    server.kill();
+    server = bank.serve();
+    assert_eq!(deposit(&server, "20.50"), first);
+    let (code, answer) = deposit(&server, "20.51");
+    assert_eq!((code, answer["code"].as_str()), (Some(1), Some("txn_id_reused")));
+    // What was made before all that the account knows, and never asked for, is certain not to have been done.
+    let stale = ["deposit", "1", "--txn-id", "017f22e2-79b0-7cc3-98c4-000000000000"];
+    let (code, answer) = ask(&server, "Ken", "2468", &stale);
+    assert_eq!((code, answer["code"].as_str()), (Some(1), Some("stale_id")));
+    assert_eq!(ask(&server, "Ken", "2468", &["balance"]).1["balance"], "119.50");
+}
+
+#[test]
 fn what_is_refused_says_so_and_changes_nothing() {
     let bank = TestBank::load(ACCOUNTS);
     let server = bank.serve();
