@@ -15,9 +15,9 @@ use crate::terminal::TerminalConfig;
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes:\n  0  approved, or done\n  1  failed, and nothing happened\n  2  wrong usage, and nothing \
-happened\n  3  declined by the bank, and nothing happened\n  4  the login was refused\n  5  in doubt: no answer came in \
-time, so it may have happened or not; repeat it with --txn-id to learn what became of it\n  6  the server cannot be reached, and nothing happened"
+    after_help = "Exit codes:\n  0  approved, or done\n  1  failed: this attempt did nothing\n  2  wrong usage: this attempt did \
+nothing\n  3  declined by the bank, and nothing happened\n  4  the login was refused\n  5  in doubt: no answer came in \
+time, so it may have happened or not; repeat it with --txn-id to learn what became of it\n  6  the server cannot be reached: this attempt did nothing"
 )]
 pub struct Args {
     /// Which bank, and as whom.
@@ -58,11 +58,11 @@ pub struct BankArgs {
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Options of the menu")]
 pub struct MenuArgs {
-    /// The terminal's electronic journal, which is begun if there is none [default: data/<terminal's id>.journal]
+    /// The terminal's electronic journal [default: data/<terminal's id>.journal]
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
-    /// What is in the cassettes when the journal is begun: denominations and numbers of notes [default:
-    /// 50x200,20x500,10x500]
+    /// What is in the cassettes of a new machine, denominations and numbers of notes, such as 50x200,20x500,10x500:
+    /// begins the journal if there is none
     #[arg(long, value_name = "LIST")]
     pub cassettes: Option<String>,
     /// The currency of the notes, by ISO 4217 [default: USD]
@@ -95,7 +95,7 @@ impl MenuArgs {
     /// The terminal that they describe.
     ///
     /// # Errors
-    /// If the cassettes are none.
+    /// If the currency or the cassettes are none.
     pub fn config(self, client: ClientConfig) -> Result<TerminalConfig, CassetteError> {
         let currency = self.currency.as_deref().unwrap_or("USD");
         let currency = Currency::from_code(currency)?;
@@ -103,7 +103,10 @@ impl MenuArgs {
             .journal
             .unwrap_or_else(|| Path::new("data").join(format!("{}.journal", client.terminal)));
         Ok(TerminalConfig {
-            cassettes: Cassettes::parse(self.cassettes.as_deref().unwrap_or(FULL_CASSETTES), currency)?,
+            cassettes: self
+                .cassettes
+                .map(|cassettes| Cassettes::parse(&cassettes, currency))
+                .transpose()?,
             supervisor_code: self
                 .supervisor_code_file
                 .unwrap_or_else(|| journal.with_added_extension("code")),
@@ -113,9 +116,6 @@ impl MenuArgs {
         })
     }
 }
-
-/// What is in the cassettes of a new terminal, unless it is said.
-pub const FULL_CASSETTES: &str = "50x200,20x500,10x500";
 
 impl BankArgs {
     /// What a client is to know of it; `terminal` is its id unless another was given.

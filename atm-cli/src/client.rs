@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use bank_core::limits::{ATTEMPT_DEADLINE, RECONNECT_BACKOFF, TRANSACTION_DEADLINE};
+use bank_core::limits::{ATTEMPT_DEADLINE, IDLE_DEADLINE, RECONNECT_BACKOFF, TRANSACTION_DEADLINE};
 use bank_core::protocol::ErrorCode;
 use bank_core::{AccountId, Amount, CardNumber, TerminalId, TerminalSecret, TxnId};
 use zeroize::Zeroizing;
@@ -127,6 +127,8 @@ struct Session {
     card: CardNumber,
     pin: Zeroizing<String>,
     customer: Customer,
+    /// When the customer last asked for something: whoever has walked away is not logged in again for the next.
+    last_asked: Instant,
 }
 
 impl Client {
@@ -191,6 +193,7 @@ impl Client {
             card: card.clone(),
             pin: Zeroizing::new(pin.to_owned()),
             customer: customer.clone(),
+            last_asked: Instant::now(),
         });
         Ok(customer)
     }
@@ -387,8 +390,16 @@ impl Client {
         asking: As,
         mut request: impl FnMut(&mut Connection) -> Result<R, ConnectionError>,
     ) -> Result<R, ClientError> {
-        if asking == As::Customer && self.session.is_none() {
-            return Err(ClientError::NobodyLoggedIn);
+        if asking == As::Customer {
+            let session = self
+                .session
+                .take_if(|session| session.last_asked.elapsed() < IDLE_DEADLINE);
+            let Some(mut session) = session else {
+                self.logout();
+                return Err(ClientError::NobodyLoggedIn);
+            };
+            session.last_asked = Instant::now();
+            self.session = Some(session);
         }
         loop {
             let Failure { stage, error } = match self.attempt(trial.attempt_deadline(), asking, &mut request)
@@ -436,7 +447,18 @@ impl Client {
             Ok(()) => request(&mut connection).map_err(|error| Stage::Asking.failed(error)),
             Err(error) => Err(Stage::LoggingIn.failed(error)),
         };
-        self.connection = connection.is_open().then_some(connection);
+        // Whoever is logged in on it may be somebody else.
+        let elsewhere = matches!(
+            &answer,
+            Err(Failure {
+                stage: Stage::LoggingIn,
+                error: ConnectionError::Unexpected,
+            })
+        );
+        if elsewhere {
+            self.session = None;
+        }
+        self.connection = (connection.is_open() && !elsewhere).then_some(connection);
         answer
     }
 

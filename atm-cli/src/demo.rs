@@ -43,6 +43,7 @@ fn demonstrate(id: TerminalId) -> Result<Ended, Error> {
     let served = serve(&runtime, &directory.path().join("bank.db"))?;
     let terminal = MenuArgs {
         journal: Some(directory.path().join("terminal.journal")),
+        cassettes: Some("50x200,20x500,10x500".to_owned()),
         ..MenuArgs::default()
     };
     let config = terminal.config(ClientConfig::new(&served.address, id))?;

@@ -103,6 +103,12 @@ impl Notes {
         self.0.iter().sum()
     }
 
+    /// Of each cassette these notes, but no more than the others.
+    pub fn at_most(&self, others: &Notes) -> Notes {
+        let pairs = self.0.iter().zip(&others.0);
+        Notes(pairs.map(|(&these, &others)| these.min(others)).collect())
+    }
+
     /// These notes without the others, or `None` if the others are not among them.
     pub fn without(&self, others: &Notes) -> Option<Notes> {
         if self.0.len() != others.0.len() {

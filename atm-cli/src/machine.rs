@@ -20,10 +20,10 @@ use crate::client::{Client, ClientError};
 use crate::connection::{ConnectionError, Customer, Fate, Outcome};
 use crate::dispenser::{Cassettes, Notes, Unpayable};
 use crate::electronic_journal::{
-    Answer, Close, ElectronicJournal, ElectronicJournalError, OpenTransaction, Record, Settlement, Stage,
-    TerminalState, What,
+    Answer, Close, ElectronicJournal, ElectronicJournalError, Inconsistent, OpenTransaction, Record,
+    Settlement, Stage, TerminalState, What,
 };
-use crate::screen::say;
+use crate::screen::{say, try_say};
 
 /// A terminal with its cash, its journal and its way to the bank.
 pub struct Machine {
@@ -76,6 +76,15 @@ pub struct Settled {
     pub how: Settlement,
 }
 
+/// What a count of the cassettes has found.
+#[derive(Clone, Debug, Default)]
+pub struct Finding {
+    /// The notes that the customer has.
+    pub dispensed: Notes,
+    /// Notes that nothing explains.
+    pub missing: Notes,
+}
+
 /// How the day ended.
 #[derive(Clone, Debug)]
 pub struct DayEnd {
@@ -88,9 +97,22 @@ pub struct DayEnd {
 }
 
 impl DayEnd {
-    /// What the bank counts more than the machine, since the machine began.
-    pub fn difference(&self) -> Money {
-        less(self.close.host_total, self.close.terminal_total)
+    /// What the bank and the machine have counted since the last close.
+    pub fn day(&self) -> (Money, Money) {
+        let (host, terminal) = self.before.map_or((Money::ZERO, Money::ZERO), |before| {
+            (before.host_total, before.terminal_total)
+        });
+        (
+            less(self.close.host_total, host),
+            less(self.close.terminal_total, terminal),
+        )
+    }
+
+    /// What the bank had counted more than the machine before this day began.
+    pub fn carried_over(&self) -> Money {
+        self.before.map_or(Money::ZERO, |before| {
+            less(before.host_total, before.terminal_total)
+        })
     }
 }
 
@@ -182,7 +204,7 @@ impl Machine {
             }
             Outcome::Declined { .. } => {
                 self.write(&[answered(id, &outcome)])?;
-                self.give_back(id)?;
+                self.give_back(id, "")?;
             }
         }
         Ok(Done {
@@ -221,23 +243,42 @@ impl Machine {
         })
     }
 
-    /// Brings everything unfinished to its end, but for what a supervisor must decide.
+    /// Brings everything unfinished to its end, but for what a supervisor must decide. What the bank refuses to settle at
+    /// present keeps nothing else from being settled.
     ///
     /// # Errors
-    /// If the bank cannot be reached, or the journal cannot be written. What was settled before stays settled.
+    /// If the bank cannot be reached, or the journal cannot be written: what was settled before stays settled. Otherwise
+    /// the first refusal, after everything else was settled.
     pub fn settle(&mut self, mut tell: impl FnMut(&Settled, Currency)) -> Result<(), MachineError> {
         loop {
             // What is credited under an id of its own becomes open while this goes on.
-            let mut done = 0;
+            let (mut done, mut refused) = (0, None);
             let open: Vec<_> = self.state().open().values().cloned().collect();
             for transaction in open {
-                if let Some(how) = self.settle_one(&transaction)? {
-                    done += 1;
-                    tell(&Settled { transaction, how }, self.currency());
+                match self.settle_one(&transaction) {
+                    Ok(None) => {}
+                    Ok(Some(how)) => {
+                        done += 1;
+                        tell(&Settled { transaction, how }, self.currency());
+                    }
+                    Err(MachineError::Client(error)) => match error.code() {
+                        // It will never be otherwise: people must see to it.
+                        Some(ErrorCode::NoSuchAccount | ErrorCode::TxnIdReused) => {
+                            self.refuse(&transaction, &error.to_string())?;
+                            done += 1;
+                            let how = Settlement::Refused;
+                            tell(&Settled { transaction, how }, self.currency());
+                        }
+                        Some(_) => {
+                            refused.get_or_insert(error);
+                        }
+                        None => return Err(error.into()),
+                    },
+                    Err(error) => return Err(error),
                 }
             }
             if done == 0 {
-                return Ok(());
+                return refused.map_or(Ok(()), |error| Err(error.into()));
             }
         }
     }
@@ -255,32 +296,62 @@ impl Machine {
         self.state().open().values().filter(waits).cloned().collect()
     }
 
-    /// Takes note of how many notes have left in a dispense that was cut short, from what a supervisor counts in the
-    /// cassettes now.
+    /// What it means for a dispense that was cut short that so many notes are in the cassettes now.
     ///
     /// # Errors
-    /// [`ElectronicJournalError::Inconsistent`] if fewer notes are there than even the whole dispense would have left,
-    /// or more than before it.
-    pub fn decide(&mut self, cut: &OpenTransaction, counted: &Notes) -> Result<Notes, MachineError> {
+    /// [`ElectronicJournalError::Inconsistent`] if more notes are there than before the dispense.
+    pub fn judge(&self, cut: &OpenTransaction, counted: &Notes) -> Result<Finding, MachineError> {
         let Stage::Dispensing { before } = &cut.stage else {
-            return Ok(Notes::default());
+            return Ok(Finding::default());
         };
-        // More than were there before gives counts that are no part of the dispense, and is refused with it.
-        let dispensed = before.without(counted).unwrap_or_else(|| before.clone());
-        self.write(&[Record::Decided {
-            id: cut.id,
-            dispensed: dispensed.clone(),
-        }])?;
-        Ok(dispensed)
+        let left = before
+            .without(counted)
+            .ok_or_else(|| Inconsistent::Contradiction {
+                step: "decided",
+                said: format!("{} in the cassettes", self.state().cassettes().describe(counted)),
+                known: format!("at most {}", self.state().cassettes().describe(before)),
+            });
+        let left = left.map_err(ElectronicJournalError::from)?;
+        let dispensed = left.at_most(&cut.notes);
+        let missing = left.without(&dispensed).unwrap_or_default();
+        Ok(Finding { dispensed, missing })
     }
 
-    /// Gives back the money of a deposit that the bank has declined.
+    /// Writes down what a count has found, which decides the dispense.
     ///
     /// # Errors
     /// If the journal cannot be written.
-    pub fn give_back(&mut self, id: TxnId) -> Result<(), MachineError> {
+    pub fn decide(&mut self, cut: &OpenTransaction, finding: Finding) -> Result<(), MachineError> {
+        let Finding { dispensed, missing } = finding;
+        let mut records = vec![Record::Decided {
+            id: cut.id,
+            dispensed,
+        }];
+        if missing.number() > 0 {
+            records.push(Record::Missing { notes: missing });
+        }
+        self.write(&records)
+    }
+
+    /// Gives back the money of a deposit that the bank has declined; `note` says who did, if it was not the machine.
+    ///
+    /// # Errors
+    /// If the journal cannot be written.
+    pub fn give_back(&mut self, id: TxnId, note: &str) -> Result<(), MachineError> {
+        let returned = Record::Returned { id };
+        // Nothing is given back that could not be written down.
+        let checked = self.state().clone().apply(&returned);
+        checked.map_err(ElectronicJournalError::from)?;
         say("\nPlease take your money back.");
-        self.write(&[Record::Returned { id }, settled(id, Settlement::Declined, "")])
+        self.write(&[returned, settled(id, Settlement::Declined, note)])
+    }
+
+    /// Credits the money of a deposit that the bank has declined, since it cannot be given back.
+    ///
+    /// # Errors
+    /// If the bank cannot be reached or refuses, or the journal cannot be written.
+    pub fn credit_declined(&mut self, declined: &OpenTransaction) -> Result<(), MachineError> {
+        self.advise_under_new_id(declined, declined.amount).map(drop)
     }
 
     /// Fills the cassettes up.
@@ -317,7 +388,11 @@ impl Machine {
     /// # Errors
     /// If the bank does not answer, or the journal cannot be written.
     pub fn close_day(&mut self) -> Result<DayEnd, MachineError> {
-        self.settle(|_, _| ())?;
+        match self.settle(|_, _| ()) {
+            // What the bank refuses to settle is told with the close.
+            Ok(()) | Err(MachineError::Client(_)) => {}
+            Err(error) => return Err(error),
+        }
         let host_total = self.host_total()?;
         let before = self.state().last_close().copied();
         let close = Close {
@@ -475,6 +550,8 @@ impl Machine {
         open: &OpenTransaction,
         amount: Amount,
     ) -> Result<Option<Settlement>, MachineError> {
+        // An id is made by the bank's clock, which must be known.
+        self.client.connect()?;
         let id = self.client.new_txn_id();
         self.write(&[Record::Advised {
             id,
@@ -505,16 +582,40 @@ impl Machine {
             self.write(&[settled(id, Settlement::Declined, "")])?;
             return Ok(Some(Settlement::Declined));
         }
-        let (how, note) = match self.client.advice(account, id, amount)? {
+        let under_its_own_id = open.stage == (Stage::Advised { original: id });
+        let advised = match self.client.advice(account, id, amount) {
+            // Somebody has used the deposit's id for something else, so the deposit was not done under it.
+            Err(error) if under_its_own_id && error.code() == Some(ErrorCode::TxnIdReused) => {
+                return self.advise_under_new_id(open, amount);
+            }
+            other => other?,
+        };
+        let (how, note) = match advised {
             Outcome::Approved(..) => (Settlement::Credited, String::new()),
             // The deposit had arrived and was declined, but the money is here.
-            Outcome::Declined { .. } if open.stage == (Stage::Advised { original: id }) => {
+            Outcome::Declined { .. } if under_its_own_id => {
                 return self.advise_under_new_id(open, amount);
             }
             Outcome::Declined { message, .. } => (Settlement::Refused, message),
         };
-        self.write(&[settled(id, how, &note)])?;
+        if how == Settlement::Refused {
+            self.refuse(open, &note)?;
+        } else {
+            self.write(&[settled(id, how, &note)])?;
+        }
         Ok(Some(how))
+    }
+
+    /// Writes down that the bank will not do what it should. What cannot be credited under an id of its own cannot be
+    /// credited at all.
+    fn refuse(&mut self, open: &OpenTransaction, note: &str) -> Result<(), MachineError> {
+        let mut records = vec![settled(open.id, Settlement::Refused, note)];
+        if let Stage::Advised { original } = open.stage
+            && original != open.id
+        {
+            records.push(settled(original, Settlement::Refused, note));
+        }
+        self.write(&records)
     }
 
     fn write(&mut self, records: &[Record]) -> Result<(), MachineError> {
@@ -571,7 +672,7 @@ impl Tray {
     }
 
     fn hand_out(&mut self, id: TxnId, cassettes: &Cassettes, notes: &Notes) -> io::Result<()> {
-        say(&format!("\nPlease take your cash: {}", cassettes.describe(notes)));
+        try_say(&format!("\nPlease take your cash: {}", cassettes.describe(notes)))?;
         let Some(file) = &mut self.notes else {
             return Ok(());
         };

@@ -165,11 +165,14 @@ fn ask(client: &mut Client, command: &OneShot) -> Result<Answer, OneShotError> {
 fn read_pin(path: &Path) -> io::Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(String::with_capacity(64));
     let most = (MAX_PIN_DIGITS + 2) as u64;
-    if path == Path::new("-") && io::stdin().is_terminal() && io::stdout().is_terminal() {
+    if path == Path::new("-") && io::stdin().is_terminal() {
         // Somebody sits there: asked for, and not shown.
-        return prompt::for_stdin()
-            .secret("PIN:")
-            .map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof));
+        return if io::stdout().is_terminal() {
+            let asked = prompt::for_stdin().secret("PIN:");
+            asked.map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))
+        } else {
+            prompt::secret_beside_output("PIN:")
+        };
     }
     if path == Path::new("-") {
         io::stdin().lock().take(most).read_line(&mut line)?;

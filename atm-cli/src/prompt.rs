@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use inquire::{InquireError, Password, PasswordDisplayMode, Select, Text};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 /// The person gives no answer.
@@ -102,10 +103,18 @@ impl Prompt for Plain {
     }
 
     fn line(&mut self, question: &str) -> Result<String, NoAnswer> {
-        self.secret(question).map(|line| line.to_string())
+        self.plain_line(question).map(|line| line.to_string())
     }
 
     fn secret(&mut self, question: &str) -> Result<Zeroizing<String>, NoAnswer> {
+        // A person may type it although what is said goes elsewhere.
+        let _hidden = Hidden::on_stdin();
+        self.plain_line(question)
+    }
+}
+
+impl Plain {
+    fn plain_line(&mut self, question: &str) -> Result<Zeroizing<String>, NoAnswer> {
         let mut out = io::stdout();
         write!(out, "{question} ")
             .and_then(|()| out.flush())
@@ -118,5 +127,38 @@ impl Prompt for Plain {
             Ok(1..) => Ok(Zeroizing::new(line.trim().to_owned())),
             _ => Err(NoAnswer::Quit),
         }
+    }
+}
+
+/// Asks on standard error for a line that is not shown, when standard output goes elsewhere.
+///
+/// # Errors
+/// If standard input or standard error fails.
+pub fn secret_beside_output(question: &str) -> io::Result<Zeroizing<String>> {
+    let _hidden = Hidden::on_stdin();
+    write!(io::stderr(), "{question} ")?;
+    let mut line = Zeroizing::new(String::with_capacity(256));
+    io::stdin().lock().read_line(&mut line)?;
+    writeln!(io::stderr())?;
+    Ok(Zeroizing::new(line.trim().to_owned()))
+}
+
+/// While this lives, a terminal on standard input does not show what is typed.
+struct Hidden(rustix::termios::Termios);
+
+impl Hidden {
+    /// `None` if standard input is no terminal.
+    fn on_stdin() -> Option<Hidden> {
+        let before = tcgetattr(io::stdin()).ok()?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &hidden).ok()?;
+        Some(Hidden(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }

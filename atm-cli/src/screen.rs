@@ -10,7 +10,14 @@ use crate::words::{kind, other_side, plain};
 
 /// Writes to whoever stands there. That nobody reads any more will be noticed at the next question.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stdout(), "{}", textwrap::fill(text, columns()));
+    let _ = try_say(text);
+}
+
+/// Writes what must be read: fails if the screen is gone.
+pub(crate) fn try_say(text: &str) -> io::Result<()> {
+    let mut screen = io::stdout().lock();
+    writeln!(screen, "{}", textwrap::fill(text, columns()))?;
+    screen.flush()
 }
 
 /// The screen's width; of what is no screen, as much as anybody wants.

@@ -3,11 +3,12 @@
 //! It has a code of its own and no card. Whoever holds the code opens the machine; it moves no customer's money but by
 //! saying what notes have really left.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use bank_core::files::sync_directory_of;
 use bank_core::limits::{MAX_CODE_TRIES, SUPERVISOR_CODE_DIGITS};
 use bank_core::{Money, Timestamp, secret_file};
 use zeroize::Zeroizing;
@@ -57,22 +58,29 @@ impl SupervisorCode {
             path: path.to_owned(),
             source,
         };
-        let mut options = OpenOptions::new();
-        let made = match options.write(true).create_new(true).mode(0o600).open(path) {
-            Ok(mut file) => {
-                let mut random = [0; SUPERVISOR_CODE_DIGITS];
-                getrandom::fill(&mut random).map_err(SupervisorCodeError::Random)?;
-                // 256 is no multiple of 10: some digits are a little likelier than others, which three tries cannot use.
-                let code: Zeroizing<String> =
-                    Zeroizing::new(random.iter().map(|byte| char::from(b'0' + byte % 10)).collect());
-                writeln!(file, "{}", *code)
-                    .and_then(|()| file.sync_all())
-                    .map_err(io)?;
-                true
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(io(error)),
-        };
+        let made = !path.try_exists().map_err(io)?;
+        if made {
+            let mut random = [0; SUPERVISOR_CODE_DIGITS];
+            getrandom::fill(&mut random).map_err(SupervisorCodeError::Random)?;
+            // 256 is no multiple of 10: some digits are a little likelier than others, which three tries cannot use.
+            let digit = |byte: &u8| char::from(b'0' + byte % 10);
+            let code: Zeroizing<String> = Zeroizing::new(random.iter().map(digit).collect());
+            // It gets its name when it is on disk, so that a power cut leaves no half of a code.
+            let new = path.with_added_extension("new");
+            let mut options = OpenOptions::new();
+            let mut file = options
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)
+                .map_err(io)?;
+            writeln!(file, "{}", *code)
+                .and_then(|()| file.sync_all())
+                .and_then(|()| fs::rename(&new, path))
+                .and_then(|()| sync_directory_of(path))
+                .map_err(io)?;
+        }
         let file = File::open(path).map_err(io)?;
         if secret_file::is_exposed(&file).map_err(io)? {
             return Err(SupervisorCodeError::Exposed(path.to_owned()));
@@ -87,8 +95,12 @@ impl SupervisorCode {
         Ok((SupervisorCode { digits, wrong: 0 }, made))
     }
 
+    fn is_locked(&self) -> bool {
+        self.wrong >= MAX_CODE_TRIES
+    }
+
     fn accepts(&mut self, tried: &str) -> bool {
-        let right = self.wrong < MAX_CODE_TRIES && tried == *self.digits;
+        let right = !self.is_locked() && tried == *self.digits;
         self.wrong = if right { 0 } else { self.wrong.saturating_add(1) };
         right
     }
@@ -128,7 +140,11 @@ pub fn serve(
     match prompt.secret("Supervisor's code:") {
         Ok(tried) if code.accepts(&tried) => {}
         Ok(_) => {
-            say("\nSorry, that is not the code.");
+            say(if code.is_locked() {
+                "\nSorry, that were too many wrong codes. Start the terminal again."
+            } else {
+                "\nSorry, that is not the code."
+            });
             return Ok(Ok(()));
         }
         Err(NoAnswer::Back) => return Ok(Ok(())),
@@ -303,20 +319,36 @@ impl Supervisor<'_> {
         if let Stage::Dispensing { .. } = open.stage {
             say("\nCount the notes that are in the cassettes now.");
             let counted = self.ask_counts("there")?;
-            let dispensed = self.machine.decide(open, &counted)?;
+            let finding = self.machine.judge(open, &counted)?;
             let cassettes = self.machine.state().cassettes();
-            let paid = match dispensed.number() {
+            let described = |notes: &Notes| match notes.number() {
                 0 => "nothing".to_owned(),
-                _ => cassettes.describe(&dispensed),
+                _ => cassettes.describe(notes),
             };
-            say(&format!("So {paid} was paid out."));
-        } else {
-            let amount = sum(self.machine.currency(), open.amount.money());
-            let question = format!("{amount} is still here: given back? (yes/no)");
-            if !self.prompt.line(&question)?.eq_ignore_ascii_case("yes") {
+            let missing = match finding.missing.number() {
+                0 => String::new(),
+                _ => format!(", and {} is missing", described(&finding.missing)),
+            };
+            say(&format!(
+                "So {} was paid out{missing}.",
+                described(&finding.dispensed)
+            ));
+            if !self
+                .prompt
+                .line("Is that right? (yes/no)")?
+                .eq_ignore_ascii_case("yes")
+            {
                 return Ok(());
             }
-            self.machine.give_back(open.id)?;
+            self.machine.decide(open, finding)?;
+        } else {
+            let amount = sum(self.machine.currency(), open.amount.money());
+            let question = format!("{amount} is still here: given back? (yes/no/credit)");
+            match self.prompt.line(&question)?.to_ascii_lowercase().as_str() {
+                "yes" => self.machine.give_back(open.id, "given back by a supervisor")?,
+                "credit" => self.machine.credit_declined(open)?,
+                _ => return Ok(()),
+            }
         }
         Ok(self.machine.settle(say_settled)?)
     }
@@ -340,25 +372,17 @@ impl Supervisor<'_> {
         self.say_totals();
         let end = self.machine.close_day()?;
         let currency = self.machine.currency();
-        let before = end.before.map_or((Money::ZERO, Money::ZERO), |before| {
-            (before.host_total, before.terminal_total)
-        });
+        let (host, terminal) = end.day();
         say(&format!("\n  Close {}", end.close.number));
-        say(&sum_line(
-            "The bank",
-            currency,
-            less(end.close.host_total, before.0),
-        ));
-        say(&sum_line(
-            "This machine",
-            currency,
-            less(end.close.terminal_total, before.1),
-        ));
-        let difference = end.difference();
-        if difference == Money::ZERO {
+        say(&sum_line("The bank", currency, host));
+        say(&sum_line("This machine", currency, terminal));
+        if host == terminal {
             say("  They agree.");
         } else {
-            say(&sum_line("DIFFERENCE", currency, difference));
+            say(&sum_line("DIFFERENCE", currency, less(host, terminal)));
+        }
+        if end.carried_over() != Money::ZERO {
+            say(&sum_line("From before", currency, end.carried_over()));
         }
         if end.unsettled > 0 {
             say(&format!("  Unfinished transactions: {}", end.unsettled));
@@ -393,7 +417,6 @@ pub(crate) fn say_settled(settled: &Settled, currency: bank_core::Currency) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

@@ -26,8 +26,8 @@ pub struct TerminalConfig {
     pub client: ClientConfig,
     /// The electronic journal. It is begun if there is none.
     pub journal: PathBuf,
-    /// What is in the cassettes when the journal is begun.
-    pub cassettes: Cassettes,
+    /// What is in the cassettes of a new machine, whose journal is to be begun if there is none.
+    pub cassettes: Option<Cassettes>,
     /// Where each note that is paid out is written down, if anywhere.
     pub tray: Option<PathBuf>,
     /// The supervisor's code. It is made if there is none.
@@ -47,7 +47,7 @@ enum StartError {
 
 /// Serves customers one after the other until the input ends or somebody quits.
 pub fn run(config: TerminalConfig, prompt: &mut dyn Prompt) -> Ended {
-    let (machine, code) = match start(config) {
+    let (machine, code, is_new) = match start(config) {
         Ok(started) => started,
         Err(error) => {
             eprintln!("atm-cli: {error}");
@@ -59,18 +59,19 @@ pub fn run(config: TerminalConfig, prompt: &mut dyn Prompt) -> Ended {
         code,
         prompt,
     };
-    match terminal.serve_customers() {
+    match terminal.serve_customers(is_new) {
         Ok(()) | Err(Stop::Quit) => Ended::Approved,
         Err(Stop::TurnedAway) => Ended::Failed,
         Err(Stop::OutOfService(error)) => {
-            say("\nOUT OF SERVICE. Please use another machine.");
+            say("\nOUT OF SERVICE. What was begun here is put right later. Please use another machine.");
             eprintln!("atm-cli: {error}");
             Ended::Failed
         }
     }
 }
 
-fn start(config: TerminalConfig) -> Result<(Machine, SupervisorCode), StartError> {
+/// Gives also whether the machine is a new one.
+fn start(config: TerminalConfig) -> Result<(Machine, SupervisorCode, bool), StartError> {
     let TerminalConfig {
         mut client,
         journal,
@@ -83,7 +84,12 @@ fn start(config: TerminalConfig) -> Result<(Machine, SupervisorCode), StartError
         fs::create_dir_all(directory).map_err(io(directory.to_owned()))?;
     }
     let now = Moment::now().time;
-    let (journal, torn) = ElectronicJournal::open(&journal, client.terminal, Some(&cassettes), now)?;
+    let path = journal;
+    let is_new = !path.exists();
+    let (journal, torn) = ElectronicJournal::open(&path, client.terminal, cassettes.as_ref(), now)?;
+    if is_new {
+        say(&format!("A new machine: its journal is {}.", path.display()));
+    }
     if let Some(torn) = torn {
         say(&format!("The terminal's journal: {torn}."));
     }
@@ -104,7 +110,7 @@ fn start(config: TerminalConfig) -> Result<(Machine, SupervisorCode), StartError
             say(&format!("{error}.\nTrying again in {seconds:.1} s ..."));
         }
     });
-    Ok((Machine::new(journal, tray, client), code))
+    Ok((Machine::new(journal, tray, client), code, is_new))
 }
 
 struct Terminal<'a> {
@@ -188,12 +194,17 @@ enum Action {
 }
 
 impl Terminal<'_> {
-    fn serve_customers(&mut self) -> Result<(), Stop> {
+    fn serve_customers(&mut self, is_new: bool) -> Result<(), Stop> {
         say("Welcome to the bank!");
         // A bank that is away is tried for a while, so that the first customer need not; then the card is asked for
         // all the same, since there is a supervisor, too.
         if let Err(error) = self.machine.client.ping() {
             self.say_failure(&error)?;
+        } else if is_new && self.machine.host_total().is_ok_and(|total| total != Money::ZERO) {
+            say(
+                "THE BANK KNOWS THIS TERMINAL, AND ITS JOURNAL IS NEW: what was unfinished here is not known. \
+                 Look for the old journal before you go on.",
+            );
         }
         loop {
             self.settle()?;
@@ -207,6 +218,8 @@ impl Terminal<'_> {
                 Ok(None) => return Ok(()),
                 Err(_) => return Err(Stop::Quit),
             };
+            // The bank may be back only now.
+            self.settle()?;
             let pin = match self.prompt.secret("PIN:") {
                 Ok(pin) => pin,
                 Err(NoAnswer::Back) => continue,
@@ -310,7 +323,7 @@ impl Terminal<'_> {
             Ok(done) => self.say_done(customer, "Deposit", &done),
             Err(MachineError::Client(error)) => {
                 say(&format!(
-                    "\nYOUR MONEY IS KEPT: {} is credited as soon as the bank can be reached.",
+                    "\nYOUR MONEY IS KEPT: {} is credited when the bank can be reached again.",
                     sum(customer.currency, amount.money())
                 ));
                 self.after_failure(&error)
@@ -341,9 +354,7 @@ impl Terminal<'_> {
         match self.machine.transfer(customer, to, amount) {
             Ok(done) => self.say_done(customer, "Transfer", &done),
             Err(MachineError::Client(error)) => {
-                if let ClientError::InDoubt { .. } = error {
-                    say("\nIT IS NOT KNOWN WHETHER THIS WAS DONE. Your statement will tell.");
-                }
+                say("\nThis is not done yet, and perhaps will not be: what becomes of it is said here soon.");
                 self.after_failure(&error)
             }
             Err(error) => self.after_machine_failure(error),
@@ -396,6 +407,7 @@ impl Terminal<'_> {
     /// The customer goes on, unless the session is over.
     fn after_failure(&mut self, error: &ClientError) -> Result<Next, Otherwise> {
         self.say_failure(error)?;
+        self.settle()?;
         Ok(if self.machine.client.customer().is_some() {
             Next::More
         } else {
@@ -414,7 +426,14 @@ impl Terminal<'_> {
     }
 
     fn say_failure(&self, error: &ClientError) -> Result<(), Stop> {
-        say_sorry(error);
+        match error {
+            // What becomes of these has been said, and is said again when they are settled.
+            ClientError::InDoubt { .. } | ClientError::GivenUp { .. } | ClientError::Undone { .. } => {
+                say("\nSorry: the bank did not answer in time.");
+            }
+            ClientError::NobodyLoggedIn => say("\nYou have been away too long. Please log in again."),
+            error => say_sorry(error),
+        }
         match error.code() {
             Some(ErrorCode::UnsupportedVersion | ErrorCode::TerminalRefused) => Err(Stop::TurnedAway),
             _ => Ok(()),

@@ -137,6 +137,7 @@ fn a_server_that_is_away_is_waited_for_and_found_again() {
     };
     let mut terminal = Command::new(program("atm-cli"))
         .args(["--server", &address, "--journal", &bank.terminal_journal()])
+        .args(["--cassettes", "20x100"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -214,7 +215,7 @@ fn on_a_screen_the_pin_is_hidden_and_ctrl_c_restores_the_terminal() {
     let bank = TestBank::load(SAMPLE);
     let server = bank.serve();
     let command = format!(
-        "{} --server {} --journal {}",
+        "{} --server {} --journal {} --cassettes 20x100",
         program("atm-cli").display(),
         server.address(),
         bank.terminal_journal()

@@ -111,7 +111,13 @@ impl TestBank {
 
     /// Runs the menu against a server, with `input` on standard input, and waits for its end.
     pub fn menu(&self, server: &str, input: &str) -> Output {
-        atm_cli(server, &["--journal", &self.terminal_journal()], input)
+        let machine = [
+            "--journal",
+            &self.terminal_journal(),
+            "--cassettes",
+            "50x200,20x500,10x500",
+        ];
+        atm_cli(server, &machine, input)
     }
 
     /// Writes a file beside the bank.

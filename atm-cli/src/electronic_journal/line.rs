@@ -140,6 +140,9 @@ enum Step {
     Replenished {
         notes: Vec<u32>,
     },
+    Missing {
+        notes: Vec<u32>,
+    },
     Emptied {
         #[serde(rename = "box")]
         content: i64,
@@ -254,6 +257,7 @@ fn step(record: &Record) -> Step {
             dispensed: counts(dispensed),
         },
         Record::Replenished { notes } => Step::Replenished { notes: counts(notes) },
+        Record::Missing { notes } => Step::Missing { notes: counts(notes) },
         Record::Emptied { content } => Step::Emptied {
             content: content.minor(),
         },
@@ -368,6 +372,9 @@ fn record(step: Step) -> Result<Record, String> {
             dispensed: notes(dispensed)?,
         },
         Step::Replenished { notes: counts } => Record::Replenished {
+            notes: notes(counts)?,
+        },
+        Step::Missing { notes: counts } => Record::Missing {
             notes: notes(counts)?,
         },
         Step::Emptied { content } => Record::Emptied {

@@ -37,7 +37,7 @@ pub enum ElectronicJournalError {
         source: io::Error,
     },
     /// There is no such file, and nothing to begin one with.
-    #[error("there is no terminal journal {}: say what is in the cassettes to begin one", .0.display())]
+    #[error("there is no terminal journal {}: find it, or, if this is a new machine, say with --cassettes what is in it", .0.display())]
     Missing(PathBuf),
     /// Another terminal has the journal.
     #[error("the terminal journal {} is in use by another terminal: stop that one first", .0.display())]

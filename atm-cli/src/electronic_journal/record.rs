@@ -124,6 +124,11 @@ pub enum Record {
         /// How many into each.
         notes: Notes,
     },
+    /// A supervisor who counted the cassettes has found fewer notes than there should be, and nothing that explains it.
+    Missing {
+        /// How many of each.
+        notes: Notes,
+    },
     /// The deposit box was emptied.
     Emptied {
         /// All that was in it.
@@ -154,6 +159,7 @@ impl Record {
             Record::Settled { .. } => "settled",
             Record::Decided { .. } => "decided",
             Record::Replenished { .. } => "replenished",
+            Record::Missing { .. } => "missing",
             Record::Emptied { .. } => "emptied",
             Record::Closed { .. } => "closed",
         }

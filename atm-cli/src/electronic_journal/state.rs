@@ -150,6 +150,9 @@ pub enum Inconsistent {
     /// How many notes of an earlier dispense have left is not known.
     #[error("the dispense of {0} was cut short: a supervisor must decide first which notes have left")]
     Undecided(TxnId),
+    /// A declined deposit's money is still to be given back.
+    #[error("the money of deposit {0} is still to be given back: see to that first")]
+    Unreturned(TxnId),
     /// The record says other than what is known.
     #[error("\"{step}\" says {said} where it must be {known}")]
     Contradiction {
@@ -317,7 +320,12 @@ impl TerminalState {
                 self.check_decided()?;
                 Ok(self.cassettes.put(notes)?)
             }
+            Record::Missing { notes } => {
+                self.check_decided()?;
+                Ok(self.cassettes.take(notes)?)
+            }
             Record::Emptied { content } => {
+                self.check_returned()?;
                 agree(step, content, &self.deposit_box)?;
                 self.deposit_box = Money::ZERO;
                 Ok(())
@@ -549,6 +557,19 @@ impl TerminalState {
     fn check_decided(&self) -> Result<(), Inconsistent> {
         match self.cut_dispense() {
             Some(cut) => Err(Inconsistent::Undecided(cut.id)),
+            None => Ok(()),
+        }
+    }
+
+    /// Money that is to be given back must be there to be given.
+    fn check_returned(&self) -> Result<(), Inconsistent> {
+        let owed = |open: &&OpenTransaction| {
+            open.what == What::Deposit
+                && open.credited_by.is_none()
+                && matches!(open.stage, Stage::Answered { outcome, .. } if outcome != Answer::Approved)
+        };
+        match self.open.values().find(owed) {
+            Some(open) => Err(Inconsistent::Unreturned(open.id)),
             None => Ok(()),
         }
     }

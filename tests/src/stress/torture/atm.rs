@@ -226,7 +226,7 @@ impl Atm {
     fn finish(&self, screen: &mut Screen, figures: &mut AtmFigures) -> Result<(), Gone> {
         screen.type_line("4")?;
         loop {
-            match screen.expect(&["there:", "(yes/no)", SUPERVISOR], PATIENCE)? {
+            match screen.expect(&["there:", "(yes/no", SUPERVISOR], PATIENCE)? {
                 0 => {
                     figures.decided += 1;
                     let counts = self.count_notes();
