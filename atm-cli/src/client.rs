@@ -127,8 +127,8 @@ struct Session {
     card: CardNumber,
     pin: Zeroizing<String>,
     customer: Customer,
-    /// When the customer last asked for something: whoever has walked away is not logged in again for the next.
-    last_asked: Instant,
+    /// When the customer must have asked for something: whoever has walked away is not logged in again for the next.
+    ends: Instant,
 }
 
 impl Client {
@@ -193,7 +193,7 @@ impl Client {
             card: card.clone(),
             pin: Zeroizing::new(pin.to_owned()),
             customer: customer.clone(),
-            last_asked: Instant::now(),
+            ends: Instant::now() + IDLE_DEADLINE,
         });
         Ok(customer)
     }
@@ -391,15 +391,15 @@ impl Client {
         mut request: impl FnMut(&mut Connection) -> Result<R, ConnectionError>,
     ) -> Result<R, ClientError> {
         if asking == As::Customer {
-            let session = self
-                .session
-                .take_if(|session| session.last_asked.elapsed() < IDLE_DEADLINE);
-            let Some(mut session) = session else {
-                self.logout();
-                return Err(ClientError::NobodyLoggedIn);
-            };
-            session.last_asked = Instant::now();
-            self.session = Some(session);
+            match &mut self.session {
+                Some(session) if Instant::now() < session.ends => {
+                    session.ends = Instant::now() + IDLE_DEADLINE;
+                }
+                _ => {
+                    self.logout();
+                    return Err(ClientError::NobodyLoggedIn);
+                }
+            }
         }
         loop {
             let Failure { stage, error } = match self.attempt(trial.attempt_deadline(), asking, &mut request)
@@ -940,6 +940,31 @@ mod tests {
             bank.heard()[1..],
             ["Logout".to_owned(), format!("Resolve {ACCOUNT} {}", id())]
         );
+    }
+
+    #[test]
+    fn who_walks_away_is_not_logged_in_again_for_the_next() {
+        let (mut client, bank) = customer([vec![Act::HangUp]]);
+        client.session.as_mut().unwrap().ends = Instant::now();
+        assert!(matches!(withdraw(&mut client), Err(ClientError::NobodyLoggedIn)));
+        assert!(client.customer().is_none());
+        assert!(!bank.heard().iter().any(|heard| heard.starts_with("Withdraw")));
+    }
+
+    #[test]
+    fn nothing_is_asked_on_another_account_than_before() {
+        let elsewhere = ReplyBody::LoggedIn {
+            account: 2001,
+            currency: *b"USD",
+            holder: "Ken",
+        };
+        let (mut client, bank) =
+            customer([vec![], vec![Act::Answer(elsewhere), Act::Answer(approved(id()))]]);
+        for _ in 0..2 {
+            assert!(withdraw(&mut client).is_err());
+            assert!(client.customer().is_none());
+        }
+        assert!(!bank.heard().iter().any(|heard| heard.starts_with("Withdraw")));
     }
 
     #[test]

@@ -116,6 +116,46 @@ fn what_was_not_paid_out_is_undone_whether_the_bank_had_done_it_or_not() {
     }
 }
 
+#[test]
+fn what_the_bank_refuses_for_ever_is_said_once_and_keeps_nothing_else_open() {
+    let bank = TestBank::nowhere();
+    let full = ["generate", "--accounts", "1", "--balance", "92233720368547758.00"];
+    assert!(bank.server_command(&full).status.success());
+    let server = bank.serve();
+    let intent = |id, number, what| Record::Intent {
+        id,
+        account: AccountId::new(number).unwrap(),
+        what,
+        amount: amount(5000),
+        notes: match what {
+            What::Withdrawal => notes([1, 0]),
+            _ => Notes::default(),
+        },
+    };
+    // A deposit that the account cannot hold, one for an account that is not there, and a withdrawal behind them.
+    let [too_much, unknown, withdrawal] = [(); 3].map(|()| TxnId::generate());
+    lost_its_power_after(
+        &bank,
+        &[
+            intent(too_much, 1, What::Deposit),
+            intent(unknown, 999, What::Deposit),
+            intent(withdrawal, 1, What::Withdrawal),
+        ],
+    );
+    let text = stdout(&bank.menu(server.address(), "q\n"));
+    assert_eq!(text.matches("IS REFUSED BY THE BANK").count(), 2, "{text}");
+    assert_eq!(settlement(&bank, too_much), Some(Settlement::Refused));
+    assert_eq!(settlement(&bank, unknown), Some(Settlement::Refused));
+    assert_eq!(settlement(&bank, withdrawal), Some(Settlement::Never));
+    let (_, state) = electronic_journal::read(Path::new(&bank.terminal_journal())).unwrap();
+    assert!(state.open().is_empty());
+    // The money is in the box, and the bank does not know of it: every close says so.
+    let text = supervise(&bank, &server, "6\n6\n7\nq\n");
+    assert!(text.contains("DIFFERENCE               -100.00 USD"), "{text}");
+    assert!(text.contains("They agree."), "{text}");
+    assert!(text.contains("From before              -100.00 USD"), "{text}");
+}
+
 /// Runs the supervisor's menu with these lines. Gives what was shown.
 fn supervise(bank: &TestBank, server: &Server, lines: &str) -> String {
     // The first start makes the code.
@@ -349,7 +389,9 @@ fn a_deposit_that_the_bank_declines_is_given_back() {
             },
         ],
     );
-    let text = supervise(&bank, &server, "4\nno\n4\nyes\n4\n7\nq\n");
+    let text = supervise(&bank, &server, "3\n4\nno\n4\nyes\n4\n3\n7\nq\n");
+    assert!(text.contains("is still to be given back"), "{text}");
+    assert!(text.contains("Take 0.00 USD out of the deposit box."), "{text}");
     assert!(text.contains("5.00 USD is still here: given back?"), "{text}");
     assert!(text.contains("Nothing is unfinished."), "{text}");
     assert_eq!(settlement(&bank, id), Some(Settlement::Declined));

@@ -270,6 +270,11 @@ impl Server {
         rustix::process::kill_process(pid.expect("a process id"), signal).expect("the process is there");
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.process.try_wait(), Ok(None))
+    }
+
     /// Kills it as a crash would, and waits until it is gone.
     pub fn kill(mut self) {
         self.process.kill().expect("the process is there");

@@ -1,6 +1,6 @@
 //! A customer and a supervisor before a real terminal, which may lose its power at any time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,6 +42,20 @@ pub(super) struct AtmFigures {
     pub(super) settled: u64,
     /// Dispenses that a supervisor had to decide.
     pub(super) decided: u64,
+    /// What customers read on receipts.
+    pub(super) receipts: Vec<(TerminalId, Receipt)>,
+    /// What went wrong with the terminal itself.
+    pub(super) problems: Vec<String>,
+}
+
+/// What a customer can read on a receipt. Its account is not among it, but its id is its own.
+#[derive(Clone, Debug)]
+pub(super) struct Receipt {
+    pub(super) id: TxnId,
+    pub(super) approved: bool,
+    pub(super) lsn: u64,
+    pub(super) amount: i64,
+    pub(super) balance: i64,
 }
 
 impl Atm {
@@ -96,7 +110,7 @@ impl Atm {
             .arg(self.journal())
             .arg("--tray")
             .arg(self.file("tray"));
-        Screen::start(command, &self.victim)
+        Screen::start(command, &self.victim, &self.file("errors"))
     }
 
     /// Serves customers until told to stop, whatever happens to the process.
@@ -106,10 +120,22 @@ impl Atm {
         while !stop.load(Ordering::Acquire) {
             let mut screen = self.start(server);
             let end = self.serve_customers(&mut screen, &mut random, stop, &mut figures);
-            figures.look_at(&screen);
+            figures.look_at(self.id, &screen);
             match end {
-                Ok(()) | Err(Gone::Ended) => {}
-                Err(Gone::Silent(seen)) => panic!("{} says nothing more: {seen}", self.id),
+                Ok(()) => {}
+                Err(Gone::Ended) if self.victim.was_killed() => {}
+                Err(Gone::Ended) => figures.problems.push(format!(
+                    "{} ended by itself: {} {}",
+                    self.id,
+                    fs::read_to_string(self.file("errors")).unwrap_or_default(),
+                    screen.seen()
+                )),
+                Err(Gone::Silent(seen)) => {
+                    figures
+                        .problems
+                        .push(format!("{} says nothing more: {seen}", self.id));
+                    return figures;
+                }
             }
             drop(screen);
             pause(random.random_range(Duration::ZERO..Duration::from_millis(100)));
@@ -178,7 +204,7 @@ impl Atm {
     pub(super) fn close_the_day(&self, server: &str, figures: &mut AtmFigures) -> Result<(), String> {
         let mut screen = self.start(server);
         let closed = self.supervise(&mut screen, figures);
-        figures.look_at(&screen);
+        figures.look_at(self.id, &screen);
         let text = closed.map_err(|gone| match gone {
             Gone::Ended => format!("{} ended: {}", self.id, screen.seen()),
             Gone::Silent(seen) => format!("{} says nothing more: {seen}", self.id),
@@ -288,7 +314,8 @@ impl Atm {
             *paid.entry(id).or_default() += value;
         }
         let mut cash = HashMap::new();
-        let mut returned = Vec::new();
+        let (mut returned, mut dispensing) = (Vec::new(), HashSet::new());
+        let (mut transfers, mut settled) = (HashMap::new(), HashMap::new());
         let mut credits: HashMap<TxnId, Vec<(AccountId, TxnId)>> = HashMap::new();
         for (_, record) in &records {
             use electronic_journal::{Record, What};
@@ -302,6 +329,17 @@ impl Atm {
                 } if *what != What::Transfer => {
                     cash.insert(*id, (*account, *what, amount.minor()));
                 }
+                Record::Intent {
+                    id, account, amount, ..
+                } => {
+                    transfers.insert(*id, (*account, amount.minor()));
+                }
+                Record::Settled { id, how, .. } => {
+                    settled.insert(*id, *how);
+                }
+                Record::Dispensing { id, .. } => {
+                    dispensing.insert(*id);
+                }
                 Record::Returned { id } => returned.push(*id),
                 Record::Advised {
                     id,
@@ -312,11 +350,22 @@ impl Atm {
                 _ => {}
             }
         }
-        for id in paid.keys().filter(|id| !cash.contains_key(id)) {
+        for id in paid.keys().filter(|id| !dispensing.contains(id)) {
             problems.push(format!(
-                "{}: notes of the unknown transaction {id} have left",
+                "{}: notes of {id} have left without a dispense in the journal",
                 self.id
             ));
+        }
+        for (id, (account, amount)) in transfers {
+            let done = settled.get(&id) == Some(&electronic_journal::Settlement::Done);
+            let (expected, found) = (if done { -amount } else { 0 }, host.in_force(account, id));
+            if expected != found {
+                problems.push(format!(
+                    "{}: {id}, a transfer of {amount} that was settled {:?}, moved {found} (minor units)",
+                    self.id,
+                    settled.get(&id)
+                ));
+            }
         }
         for (id, (account, what, amount)) in cash {
             let host_moved: i64 = host.in_force(account, id)
@@ -366,18 +415,51 @@ impl Atm {
 }
 
 impl AtmFigures {
-    fn look_at(&mut self, screen: &Screen) {
+    fn look_at(&mut self, terminal: TerminalId, screen: &Screen) {
         self.repeats += screen.seen().matches("Trying again").count() as u64;
         let ends = [" was undone, since", " was never done", " is credited now"];
         self.settled += ends
             .iter()
             .map(|end| screen.seen().matches(end).count() as u64)
             .sum::<u64>();
+        self.receipts
+            .extend(receipts(screen.seen()).map(|receipt| (terminal, receipt)));
     }
 
     pub(super) fn add(&mut self, other: &AtmFigures) {
         self.repeats += other.repeats;
         self.settled += other.settled;
         self.decided += other.decided;
+        self.receipts.extend(other.receipts.iter().cloned());
+        self.problems.extend(other.problems.iter().cloned());
     }
+}
+
+/// The receipts on a screen, the whole ones.
+fn receipts(screen: &str) -> impl Iterator<Item = Receipt> + '_ {
+    let minor = |line: &str| -> Option<i64> {
+        let sum = line.strip_suffix(" USD")?.split_whitespace().last()?;
+        sum.replace('.', "").parse().ok()
+    };
+    let lines: Vec<_> = screen.lines().collect();
+    let starts = (0..lines.len()).filter_map(move |n| {
+        let approved = lines[n] == "  APPROVED";
+        // A decline has its reason in between.
+        let first = match lines[n] {
+            "  APPROVED" => n + 1,
+            "  DECLINED" => n + 2,
+            _ => return None,
+        };
+        let [amount, balance, row, id] = lines.get(first..first + 4)? else {
+            return None;
+        };
+        Some(Receipt {
+            id: id.trim().parse().ok()?,
+            approved,
+            lsn: row.split(" row ").nth(1)?.trim().parse().ok()?,
+            amount: minor(amount)?,
+            balance: minor(balance)?,
+        })
+    });
+    starts.collect::<Vec<_>>().into_iter()
 }

@@ -5,13 +5,15 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use atm_cli::connection::{Fate, Outcome, StatementLine};
+use atm_cli::connection::{Fate, Outcome};
 use bank_core::bank_file::{self, Proof};
-use bank_core::protocol::Receipt;
+use bank_core::protocol;
 use bank_core::{AccountId, Lsn, TerminalId, TxnId};
 use rusqlite::{Connection, OpenFlags};
 
-use super::wire::{Asked, Told, Want};
+use super::ACCOUNTS;
+use super::atm::Receipt;
+use super::wire::{Asked, STATEMENT_LINES, Statement, Told, Want};
 
 const DEPOSIT: i64 = 1;
 const WITHDRAWAL: i64 = 2;
@@ -32,10 +34,15 @@ struct HostRow {
     balance: i64,
 }
 
+/// A row as one of its accounts sees it: lsn, kind, outcome, amount, balance, id.
+type Line = (u64, i64, i64, i64, i64, Option<TxnId>);
+
 /// The journal by account and transaction id.
 pub(super) struct Host {
     outcomes: HashMap<(u64, TxnId), HostRow>,
     reversals: HashMap<(u64, TxnId), HostRow>,
+    /// Each account's rows, the newest first.
+    lines: HashMap<u64, Vec<Line>>,
     proof: Proof,
     /// What is wrong with the journal itself.
     problems: Vec<String>,
@@ -53,12 +60,14 @@ impl Host {
             .expect("the bank file can be opened");
         let mut select = file
             .prepare(
-                "SELECT lsn, kind, outcome, contra, coalesce(terminal, ''), amount, balance, account, txn_id
-                 FROM journal ORDER BY lsn",
+                "SELECT lsn, kind, outcome, contra, coalesce(terminal, ''), amount, balance, account, txn_id,
+                     contra_balance
+                 FROM journal ORDER BY lsn DESC",
             )
             .expect("the journal has these columns");
         let mut found = select.query([]).expect("the journal can be read");
         let (mut outcomes, mut reversals, mut rows) = (HashMap::new(), HashMap::new(), 0);
+        let mut lines: HashMap<u64, Vec<Line>> = HashMap::new();
         while let Some(columns) = found.next().expect("the journal can be read") {
             let read = |index| columns.get::<_, i64>(index).expect("an integer");
             let row = HostRow {
@@ -71,10 +80,17 @@ impl Host {
                 balance: read(6),
             };
             rows += 1;
-            let Some(bytes) = columns.get::<_, Option<[u8; 16]>>(8).expect("16 bytes") else {
-                continue;
+            let bytes: Option<[u8; 16]> = columns.get(8).expect("16 bytes");
+            let id = bytes.map(|bytes| TxnId::from_bytes(bytes).expect("a UUID of version 7"));
+            let mut see = |account: u64, amount, balance| {
+                let line = (row.lsn, row.kind, row.outcome, amount, balance, id);
+                lines.entry(account).or_default().push(line);
             };
-            let id = TxnId::from_bytes(bytes).expect("a UUID of version 7");
+            see(read(7) as u64, row.amount, row.balance);
+            if let Some(balance) = columns.get::<_, Option<i64>>(9).expect("an integer") {
+                see(row.contra as u64, -row.amount, balance);
+            }
+            let Some(id) = id else { continue };
             let rows = if row.kind == REVERSAL {
                 &mut reversals
             } else {
@@ -88,6 +104,7 @@ impl Host {
         Host {
             outcomes,
             reversals,
+            lines,
             proof,
             problems,
             rows,
@@ -129,6 +146,7 @@ impl Host {
             terminal,
             want,
             told,
+            reversed,
         } = asked;
         let mut problems = Vec::new();
         let mut problem = |what: String| problems.push(format!("account {account}, {id}, {want:?}: {what}"));
@@ -146,7 +164,7 @@ impl Host {
                 problem(format!("the bank has done something else: {row:?}"));
             }
         }
-        let fits = |row: Option<&HostRow>, lsn: &Lsn, code: i64, receipt: &Receipt| {
+        let fits = |row: Option<&HostRow>, lsn: &Lsn, code: i64, receipt: &protocol::Receipt| {
             row.is_some_and(|row| {
                 row.lsn == lsn.get()
                     && row.outcome == code
@@ -169,7 +187,8 @@ impl Host {
                 }) => fits(outcome, lsn, i64::from(*code), receipt),
                 Told::Fate(Fate::Reversed(lsn, receipt)) => fits(reversal, lsn, 0, receipt),
                 Told::Fate(Fate::Never) => outcome.is_some_and(|row| row.kind == FENCE),
-                Told::NotDone => outcome.is_none_or(|row| row.outcome != 0) || reversal.is_some(),
+                Told::NotDone => outcome.is_none_or(|row| row.kind == FENCE),
+                Told::Undone => reversal.is_some_and(|row| row.outcome == 0),
                 Told::InDoubt => true,
             };
             ended |= !matches!(told, Told::InDoubt);
@@ -179,29 +198,182 @@ impl Host {
                 ));
             }
         }
+        if reversal.is_some() && !reversed {
+            problem("was reversed, and nobody asked for that".to_owned());
+        }
         if !ended {
             problem("nobody could tell what became of it".to_owned());
         }
         problems
     }
 
-    /// Compares an account's statement, as the bank gives it, with the rows.
-    pub(super) fn check_statement(&self, account: AccountId, lines: &[StatementLine]) -> Vec<String> {
-        let differs = |line: &&StatementLine| {
-            let Some(id) = line.txn_id else { return false };
-            let key = (account.get(), id);
-            let rows = [self.outcomes.get(&key), self.reversals.get(&key)];
-            // Of what another account has paid, the payer has the row.
-            let mine = rows.into_iter().flatten().find(|row| row.lsn == line.lsn.get());
-            mine.is_some_and(|row| {
-                (row.amount, row.balance, row.outcome)
-                    != (line.amount.minor(), line.balance.minor(), i64::from(line.outcome))
-            })
+    /// Compares a receipt that a terminal has printed with the rows.
+    pub(super) fn check_receipt(&self, terminal: TerminalId, receipt: &Receipt) -> Option<String> {
+        let Receipt {
+            id,
+            approved,
+            lsn,
+            amount,
+            balance,
+        } = *receipt;
+        // A receipt does not tell its account, but no two have one id.
+        let row = (1..=ACCOUNTS).find_map(|account| self.outcomes.get(&(account, id)));
+        let holds = row.is_some_and(|row| {
+            (row.lsn, row.outcome == 0, row.amount, row.balance) == (lsn, approved, amount, balance)
+                && row.terminal == terminal.as_str()
+        });
+        (!holds).then(|| format!("{terminal} PRINTED {receipt:?}, BUT THE BANK HAS {row:?}"))
+    }
+
+    /// Compares an account's statement, as the bank gave it when row `newest` was the account's newest, with the rows.
+    pub(super) fn check_statement(&self, statement: &Statement) -> Option<String> {
+        let Statement {
+            account,
+            newest,
+            lines,
+        } = statement;
+        let told = lines.iter().map(|line| {
+            let (amount, balance) = (line.amount.minor(), line.balance.minor());
+            (
+                line.lsn.get(),
+                i64::from(line.kind),
+                i64::from(line.outcome),
+                amount,
+                balance,
+                line.txn_id,
+            )
+        });
+        let rows = self.lines.get(&account.get()).into_iter().flatten();
+        let rows = rows
+            .filter(|row| row.0 <= newest.get())
+            .take(STATEMENT_LINES.into());
+        let differs = told.ne(rows.copied());
+        differs.then(|| {
+            format!("the statement of account {account} as of row {newest} is not what the journal has")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TestBank;
+    use bank_core::Amount;
+
+    /// A bank with one deposit and one reversed withdrawal, what was told of them, and the rows.
+    fn history() -> (Host, Vec<Asked>, Statement) {
+        let bank = TestBank::generate(ACCOUNTS);
+        let server = bank.serve();
+        let mut connection = server.login("1", "0001");
+        let (account, terminal) = (AccountId::new(1).unwrap(), "TEST".parse().unwrap());
+        let asked = |want, told: Told, reversed| Asked {
+            account,
+            id: TxnId::generate(),
+            terminal,
+            want,
+            told: vec![told],
+            reversed,
         };
-        lines
-            .iter()
-            .filter(differs)
-            .map(|line| format!("the statement of account {account} has {line:?}, and the journal has not"))
-            .collect()
+        let amount = Amount::from_minor(500).unwrap();
+        let mut deposit = asked(Want::Deposit(500), Told::InDoubt, false);
+        deposit.told = vec![Told::Outcome(connection.deposit(deposit.id, amount).unwrap())];
+        let mut withdrawal = asked(Want::Withdraw(500), Told::InDoubt, true);
+        connection.withdraw(withdrawal.id, amount).unwrap();
+        let fate = connection.reverse(account, withdrawal.id).unwrap();
+        withdrawal.told = vec![Told::Fate(fate)];
+        let mut given_up = asked(Want::Deposit(1), Told::InDoubt, false);
+        given_up.told = vec![Told::Fate(connection.resolve(account, given_up.id).unwrap())];
+        let never_asked = asked(Want::Deposit(7), Told::NotDone, false);
+        let (balance, lines) = connection.statement(STATEMENT_LINES).unwrap();
+        let statement = Statement {
+            account,
+            newest: balance.lsn,
+            lines,
+        };
+        server.kill();
+        let host = Host::read(&bank.path());
+        (host, vec![deposit, withdrawal, given_up, never_asked], statement)
+    }
+
+    /// Each claim is made of a true history, and broken in one place.
+    #[test]
+    fn what_is_true_passes_and_what_is_not_is_found() {
+        let (host, asked, statement) = history();
+        assert!(host.problems().is_empty());
+        let holds = |asked: &Asked| host.check(asked).is_empty();
+        assert!(asked.iter().all(holds));
+        assert_eq!(host.check_statement(&statement), None);
+        let [deposit, withdrawal, given_up, _] = &asked[..] else {
+            panic!("four were asked for");
+        };
+        let broken = |asked: &Asked, change: &dyn Fn(&mut Asked)| {
+            let mut asked = asked.clone();
+            change(&mut asked);
+            assert!(!holds(&asked), "{asked:?}");
+        };
+        broken(deposit, &|asked| asked.id = TxnId::generate());
+        broken(deposit, &|asked| asked.want = Want::Deposit(501));
+        broken(deposit, &|asked| asked.want = Want::Withdraw(500));
+        broken(deposit, &|asked| asked.terminal = "OTHER".parse().unwrap());
+        broken(deposit, &|asked| asked.told = vec![Told::NotDone]);
+        broken(deposit, &|asked| asked.told = vec![Told::Undone]);
+        broken(deposit, &|asked| asked.told = vec![Told::InDoubt]);
+        broken(deposit, &|asked| asked.told.push(Told::Fate(Fate::Never)));
+        broken(deposit, &|asked| {
+            if let Told::Outcome(Outcome::Approved(_, receipt)) = &mut asked.told[0] {
+                receipt.balance += 1;
+            }
+        });
+        broken(deposit, &|asked| {
+            if let Told::Outcome(Outcome::Approved(lsn, _)) = &mut asked.told[0] {
+                *lsn = lsn.next();
+            }
+        });
+        broken(withdrawal, &|asked| asked.reversed = false);
+        broken(withdrawal, &|asked| asked.told = vec![Told::Fate(Fate::Never)]);
+        broken(given_up, &|asked| asked.told = vec![Told::Undone]);
+        let mut missing = statement.clone();
+        missing.lines.remove(1);
+        assert!(host.check_statement(&missing).is_some());
+        let mut changed = statement;
+        changed.lines[0].txn_id = None;
+        assert!(host.check_statement(&changed).is_some());
+    }
+
+    #[test]
+    fn a_receipt_that_the_bank_does_not_have_is_found() {
+        let (host, asked, _) = history();
+        let Told::Outcome(Outcome::Approved(lsn, told)) = &asked[0].told[0] else {
+            panic!("the deposit was approved");
+        };
+        let printed = Receipt {
+            id: asked[0].id,
+            approved: true,
+            lsn: lsn.get(),
+            amount: told.amount,
+            balance: told.balance,
+        };
+        let terminal = asked[0].terminal;
+        assert_eq!(host.check_receipt(terminal, &printed), None);
+        for wrong in [
+            Receipt {
+                approved: false,
+                ..printed.clone()
+            },
+            Receipt {
+                amount: 1,
+                ..printed.clone()
+            },
+            Receipt {
+                lsn: 1,
+                ..printed.clone()
+            },
+            Receipt {
+                id: TxnId::generate(),
+                ..printed.clone()
+            },
+        ] {
+            assert!(host.check_receipt(terminal, &wrong).is_some(), "{wrong:?}");
+        }
     }
 }

@@ -28,13 +28,16 @@ use crate::{Server, TestBank, stderr};
 use atm::{Atm, AtmFigures};
 use check::Host;
 use proxy::Proxy;
-use wire::{Asked, Wire};
+use wire::{Asked, Statement, Wire};
 
 /// Accounts that everybody shares, so that they are hot.
 const ACCOUNTS: u64 = 6;
 
 /// Terminals with notes.
 const ATMS: usize = 3;
+
+/// Rounds after which everything that is checked has surely happened.
+const ROUNDS_THAT_MEAN_SOMETHING: u32 = 3;
 
 /// How long a round goes on killing.
 const MISCHIEF: Duration = Duration::from_millis(2500);
@@ -71,6 +74,7 @@ struct Figures {
     cuts: u64,
     rows: u64,
     acknowledged: u64,
+    receipts: u64,
     repeats: u64,
     reversals: u64,
     fences: u64,
@@ -108,32 +112,32 @@ pub fn run(args: &TortureArgs) -> Result<bool, Box<dyn Error>> {
             .map_err(|error| format!("{}: {error}", path.display()))?;
     }
     if problems.is_empty() {
+        fs::remove_dir_all(&site.directory)?;
         println!("nothing was lost, and nothing was done twice");
         return Ok(true);
     }
     for problem in problems.iter().take(20) {
         println!("{problem}");
     }
-    let round = site.figures.rounds;
-    let kept = site.keep();
     println!(
         "{} problems in round {}, seed {}; the bank and the terminals' journals are kept in {}",
         problems.len(),
-        round,
+        site.figures.rounds,
         args.seed,
-        kept.display()
+        site.directory.display()
     );
     Ok(false)
 }
 
 fn table(figures: &Figures, elapsed: Duration) -> String {
-    let rows: [(&str, u64); 12] = [
+    let rows: [(&str, u64); 13] = [
         ("rounds", figures.rounds.into()),
         ("servers killed", figures.server_kills),
         ("terminals killed", figures.terminal_kills),
         ("connections cut", figures.cuts),
         ("journal rows", figures.rows),
         ("acknowledged to clients", figures.acknowledged),
+        ("receipts printed by terminals", figures.receipts),
         ("repeats sent", figures.repeats),
         ("in doubt and settled", figures.settled),
         ("reversals", figures.reversals),
@@ -153,7 +157,7 @@ fn to_json(args: &TortureArgs, figures: &Figures, elapsed: Duration, ok: bool) -
     json!({
         "ok": ok, "seed": args.seed, "rounds": figures.rounds, "seconds": elapsed.as_secs_f64(),
         "server_kills": figures.server_kills, "terminal_kills": figures.terminal_kills, "cuts": figures.cuts,
-        "transactions": figures.rows, "acknowledged": figures.acknowledged, "repeats": figures.repeats,
+        "transactions": figures.rows, "acknowledged": figures.acknowledged, "receipts": figures.receipts, "repeats": figures.repeats,
         "in_doubt_settled": figures.settled, "reversals": figures.reversals, "fences": figures.fences,
         "advices": figures.advices, "dispenses_decided": figures.decided,
     })
@@ -161,7 +165,8 @@ fn to_json(args: &TortureArgs, figures: &Figures, elapsed: Duration, ok: bool) -
 
 /// A bank, its terminals and its clients, for all rounds.
 struct Site {
-    directory: tempfile::TempDir,
+    /// Removed only when all is well.
+    directory: PathBuf,
     bank: TestBank,
     proxy: Proxy,
     atms: Vec<Atm>,
@@ -173,8 +178,8 @@ struct Site {
 
 impl Site {
     fn new(args: &TortureArgs) -> Result<Site, Box<dyn Error>> {
-        let directory = tempfile::Builder::new().prefix("atm-torture").tempdir()?;
-        let bank = TestBank::at(directory.path());
+        let directory = tempfile::Builder::new().prefix("atm-torture").tempdir()?.keep();
+        let bank = TestBank::at(&directory);
         let command = |arguments: &[&str]| {
             let output = bank.server_command(arguments);
             if output.status.success() {
@@ -184,9 +189,7 @@ impl Site {
             }
         };
         command(&["generate", "--accounts", &ACCOUNTS.to_string()])?;
-        let atms: Vec<_> = (1..=ATMS)
-            .map(|number| Atm::new(directory.path(), number))
-            .collect();
+        let atms: Vec<_> = (1..=ATMS).map(|number| Atm::new(&directory, number)).collect();
         for atm in &atms {
             let secret = atm.secret();
             let secret = secret
@@ -219,6 +222,8 @@ impl Site {
         let mut problems = Vec::new();
         let (mut kills, mut repeats, mut settled) = ((0, 0), 0, 0);
         thread::scope(|scope| {
+            // Should this thread panic, the others must not go on for ever.
+            let _stop = StopOnDrop(&stop);
             let serving: Vec<_> = (1u64..)
                 .zip(atms)
                 .map(|(n, atm)| {
@@ -236,7 +241,7 @@ impl Site {
                     })
                 })
                 .collect();
-            kills = self.do_mischief(&server, &mut random);
+            kills = self.do_mischief(&server, &mut random, &mut problems);
             // Everything is mended, and everybody comes to an end.
             self.proxy.misbehave(false);
             self.proxy.cut_all();
@@ -259,9 +264,11 @@ impl Site {
         });
         for atm in &self.atms {
             // A last power cut, in whatever it has left unfinished.
-            if let Err(problem) = atm.close_the_day(&address, &mut atm_figures) {
+            let mut figures = AtmFigures::default();
+            if let Err(problem) = atm.close_the_day(&address, &mut figures) {
                 problems.push(problem);
             }
+            atm_figures.add(&figures);
         }
         let server = server.into_inner().expect("no holder panics");
         let server = server.expect("the server was started again");
@@ -280,13 +287,19 @@ impl Site {
         self.figures.settled += settled + atm_figures.settled;
         self.figures.decided += atm_figures.decided;
         self.asked.append(&mut asked);
-        problems.extend(self.verdict(&statements));
+        problems.append(&mut atm_figures.problems);
+        problems.extend(self.verdict(&statements, &atm_figures));
         problems
     }
 
     /// Kills and cuts for a while. The server is there again at the end. Gives how many servers and terminals it has
     /// killed.
-    fn do_mischief(&self, server: &Mutex<Option<Server>>, random: &mut StdRng) -> (u64, u64) {
+    fn do_mischief(
+        &self,
+        server: &Mutex<Option<Server>>,
+        random: &mut StdRng,
+        problems: &mut Vec<String>,
+    ) -> (u64, u64) {
         let mut kills = (0, 0);
         let end = Instant::now() + MISCHIEF;
         while Instant::now() < end {
@@ -303,9 +316,14 @@ impl Site {
             }
             if (4..9).contains(&what) {
                 let killed = server.lock().expect("no holder panics").take();
-                if let Some(killed) = killed {
-                    killed.kill();
-                    kills.0 += 1;
+                if let Some(mut killed) = killed {
+                    if killed.has_ended() {
+                        let (status, log) = killed.wait();
+                        problems.push(format!("a server ended by itself with {status}: {log}"));
+                    } else {
+                        killed.kill();
+                        kills.0 += 1;
+                    }
                 }
                 pause(random.random_range(Duration::ZERO..Duration::from_millis(150)));
                 *server.lock().expect("no holder panics") = Some(self.start_server());
@@ -324,10 +342,7 @@ impl Site {
     }
 
     /// Compares the bank file with all that anybody was told since the first round, and with the notes.
-    fn verdict(
-        &mut self,
-        statements: &[(bank_core::AccountId, Vec<atm_cli::connection::StatementLine>)],
-    ) -> Vec<String> {
+    fn verdict(&mut self, statements: &[Statement], atms: &AtmFigures) -> Vec<String> {
         let host = Host::read(&self.bank.path());
         let mut problems = host.problems().to_vec();
         for asked in &self.asked {
@@ -336,9 +351,13 @@ impl Site {
         for atm in &self.atms {
             problems.extend(atm.check(&host));
         }
-        for (account, lines) in statements {
-            problems.extend(host.check_statement(*account, lines));
-        }
+        problems.extend(
+            statements
+                .iter()
+                .filter_map(|statement| host.check_statement(statement)),
+        );
+        let printed = atms.receipts.iter();
+        problems.extend(printed.filter_map(|(terminal, receipt)| host.check_receipt(*terminal, receipt)));
         if statements.len() as u64 != ACCOUNTS {
             problems.push(format!("{} of {ACCOUNTS} statements came", statements.len()));
         }
@@ -350,12 +369,31 @@ impl Site {
             .flat_map(|asked| &asked.told)
             .filter(|told| !matches!(told, wire::Told::InDoubt | wire::Told::NotDone))
             .count() as u64;
+        self.figures.receipts += atms.receipts.len() as u64;
+        let Figures {
+            rounds,
+            server_kills,
+            terminal_kills,
+            cuts,
+            acknowledged,
+            receipts,
+            ..
+        } = self.figures;
+        // Of what did not happen nothing can be said.
+        if rounds >= ROUNDS_THAT_MEAN_SOMETHING
+            && [server_kills, terminal_kills, cuts, acknowledged, receipts].contains(&0)
+        {
+            problems.push("this was no torture: nothing was killed, cut, acknowledged or printed".to_owned());
+        }
         problems
     }
+}
 
-    /// Leaves the files for somebody to look at.
-    fn keep(self) -> PathBuf {
-        self.directory.keep()
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 

@@ -1,6 +1,8 @@
 //! A terminal's process, as the person before it meets it: what it has written, and what is typed.
 
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -18,24 +20,44 @@ pub(super) enum Gone {
 
 /// A process that may be killed by somebody else at any time.
 #[derive(Clone, Default)]
-pub(super) struct Victim(Arc<Mutex<Option<Child>>>);
+pub(super) struct Victim(Arc<Mutex<Life>>);
+
+#[derive(Default)]
+struct Life {
+    process: Option<Child>,
+    killed: bool,
+}
 
 impl Victim {
-    /// Kills the process as a power cut would. Gives whether there was one.
+    /// Kills the process with kill -9, unless it has ended by itself. Gives whether it did.
     pub(super) fn kill(&self) -> bool {
-        match &mut *self.0.lock().expect("no holder panics") {
-            Some(process) => process.kill().and_then(|()| process.wait()).is_ok(),
-            None => false,
+        let mut life = self.0.lock().expect("no holder panics");
+        let Some(process) = &mut life.process else {
+            return false;
+        };
+        if !matches!(process.try_wait(), Ok(None)) {
+            return false;
         }
+        let killed = process.kill().and_then(|()| process.wait()).is_ok();
+        life.killed |= killed;
+        killed
+    }
+
+    /// Whether it was killed since it was started.
+    pub(super) fn was_killed(&self) -> bool {
+        self.0.lock().expect("no holder panics").killed
     }
 
     fn put(&self, process: Child) {
-        *self.0.lock().expect("no holder panics") = Some(process);
+        *self.0.lock().expect("no holder panics") = Life {
+            process: Some(process),
+            killed: false,
+        };
     }
 
     /// Lets go of the process, once it has ended.
-    fn take(&self) -> Option<Child> {
-        self.0.lock().expect("no holder panics").take()
+    fn take(&self) {
+        self.0.lock().expect("no holder panics").process = None;
     }
 }
 
@@ -50,12 +72,17 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// Starts the command, which `victim` may kill from then on.
-    pub(super) fn start(mut command: Command, victim: &Victim) -> Screen {
+    /// Starts the command, which `victim` may kill from then on. What it says of its own troubles goes to `errors`.
+    pub(super) fn start(mut command: Command, victim: &Victim, errors: &Path) -> Screen {
+        let errors = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(errors)
+            .expect("the directory can be written to");
         let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(errors)
             .spawn()
             .expect("atm-cli starts");
         let keys = process.stdin.take().expect("standard input is piped");

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use atm_cli::client::{Client, ClientConfig, ClientError};
-use atm_cli::connection::{Connection, ConnectionError, Fate, Outcome};
-use bank_core::{AccountId, Amount, TerminalId, TxnId};
+use atm_cli::connection::{Connection, ConnectionError, Fate, Outcome, StatementLine};
+use bank_core::{AccountId, Amount, Lsn, TerminalId, TxnId};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -30,8 +30,10 @@ pub(super) enum Told {
     Outcome(Outcome),
     /// By resolving or reversing.
     Fate(Fate),
-    /// That it is certain not to be in force.
+    /// That it is certain not to have been done.
     NotDone,
+    /// That it was done and undone.
+    Undone,
     /// That it is not known.
     InDoubt,
 }
@@ -44,7 +46,20 @@ pub(super) struct Asked {
     pub(super) terminal: TerminalId,
     pub(super) want: Want,
     pub(super) told: Vec<Told>,
+    /// Whether anybody asked for its reversal.
+    pub(super) reversed: bool,
 }
+
+/// An account's newest rows, as the bank gave them.
+#[derive(Clone, Debug)]
+pub(super) struct Statement {
+    pub(super) account: AccountId,
+    pub(super) newest: Lsn,
+    pub(super) lines: Vec<StatementLine>,
+}
+
+/// How many lines a statement has at most.
+pub(super) const STATEMENT_LINES: u16 = 100;
 
 /// A customer at a terminal without notes.
 pub(super) struct Wire {
@@ -114,14 +129,25 @@ impl Wire {
             .random
             .random_bool(0.1)
             .then(|| self.ask_elsewhere(account, id, want));
-        let mut told = vec![told(ask(&mut self.client, id, want))];
+        let answer = ask(&mut self.client, id, want);
+        // Asked for once, what did not reach the bank is certain not to be done.
+        let never_reached = twice.is_none()
+            && matches!(&answer, Err(ClientError::Connection(error)) if !error.leaves_doubt());
+        let mut told = if never_reached {
+            vec![Told::NotDone]
+        } else {
+            vec![told(answer)]
+        };
+        let mut reversed = false;
         // As a customer who presses the button again.
-        if self.random.random_bool(0.1) {
+        if !never_reached && self.random.random_bool(0.1) {
             self.repeats += 1;
             told.push(self::told(ask(&mut self.client, id, want)));
         }
         if self.random.random_bool(0.1) {
-            told.push(self.settle(account, id));
+            let (fate, reverse) = self.settle(account, id);
+            reversed = reverse;
+            told.push(fate);
         }
         if let Some(twice) = twice {
             told.extend(twice.join().expect("asking does not panic"));
@@ -132,6 +158,7 @@ impl Wire {
             terminal: self.terminal,
             want,
             told,
+            reversed,
         });
     }
 
@@ -157,13 +184,15 @@ impl Wire {
         })
     }
 
-    fn settle(&mut self, account: AccountId, id: TxnId) -> Told {
-        let fate = if self.random.random() {
-            self.client.resolve(account, id)
-        } else {
+    /// Resolves or reverses. Gives what was told, and whether it was to be reversed.
+    fn settle(&mut self, account: AccountId, id: TxnId) -> (Told, bool) {
+        let reverse = self.random.random();
+        let fate = if reverse {
             self.client.reverse(account, id)
+        } else {
+            self.client.resolve(account, id)
         };
-        fate.map_or(Told::InDoubt, Told::Fate)
+        (fate.map_or(Told::InDoubt, Told::Fate), reverse)
     }
 
     /// With the bank back for good, ends all doubt: by asking again, by resolving, or by reversing.
@@ -183,21 +212,28 @@ impl Wire {
                     Err(_) => Told::InDoubt,
                 }
             } else {
-                self.settle(account, id)
+                let (told, reversed) = self.settle(account, id);
+                self.asked[n].reversed |= reversed;
+                told
             };
             self.settled += 1;
             self.asked[n].told.push(told);
         }
     }
 
-    /// Each account's newest statement lines, by the account.
-    pub(super) fn statements(&mut self) -> Vec<(AccountId, Vec<atm_cli::connection::StatementLine>)> {
+    /// Each account's statement.
+    pub(super) fn statements(&mut self) -> Vec<Statement> {
         let mut statements = Vec::new();
         for account in 1..=ACCOUNTS {
             let card = account.to_string().parse().expect("a card number");
             let customer = self.client.login(&card, &pin_of(account));
-            if let (Ok(customer), Ok((_, lines))) = (customer, self.client.statement(100)) {
-                statements.push((customer.account, lines));
+            let found = self.client.statement(STATEMENT_LINES);
+            if let (Ok(customer), Ok((balance, lines))) = (customer, found) {
+                statements.push(Statement {
+                    account: customer.account,
+                    newest: balance.lsn,
+                    lines,
+                });
             }
         }
         statements
@@ -220,9 +256,9 @@ fn told(outcome: Result<Outcome, ClientError>) -> Told {
         Err(ClientError::Connection(ConnectionError::StaleId { .. })) => Told::NotDone,
         // This request did nothing, but the one before under its id may have, and a twin may be under way.
         Err(ClientError::Connection(_)) => Told::InDoubt,
-        Err(ClientError::GivenUp { .. } | ClientError::Undone { .. } | ClientError::PinInDoubt { .. }) => {
-            Told::NotDone
-        }
+        Err(ClientError::GivenUp { .. }) => Told::NotDone,
+        Err(ClientError::Undone { .. }) => Told::Undone,
+        Err(ClientError::PinInDoubt { .. }) => unreachable!("no PIN is changed"),
     }
 }
 
