@@ -23,7 +23,7 @@ use crate::transaction::Order;
 
 /// An open bank. All its methods take `&self`, and any number of threads may call them at once.
 ///
-/// Nothing that it gives may be shown to a client before the journal says that it is durable: a [`Row`] by its
+/// Nothing that it gives may be shown to a client before the journal says that it is durable: a [`crate::Row`] by its
 /// Lsn, a [`Balance`] by the Lsn in it. Methods that wait for that themselves say so.
 pub struct Bank {
     pub(crate) ledger: Ledger,
