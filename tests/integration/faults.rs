@@ -214,11 +214,15 @@ fn assert_most(noticed: u64, steps: u64) {
     );
 }
 
+/// Of several lives the shortest: how often a checkpoint goes on while nobody asks for anything depends on the moment.
 fn steps_of_a_life() -> u64 {
-    let site = Site::new();
-    let (told, well) = serve_customers(&site);
-    assert!(well && told.outcomes.len() == 6 && told.reversed.len() == 1);
-    site.disk.steps()
+    let live = || {
+        let site = Site::new();
+        let (told, well) = serve_customers(&site);
+        assert!(well && told.outcomes.len() == 6 && told.reversed.len() == 1);
+        site.disk.steps()
+    };
+    (0..5).map(|_| live()).min().unwrap_or(0)
 }
 
 #[test]

@@ -280,7 +280,7 @@ impl Menu {
                 "--journal",
                 &bank.terminal_journal(),
                 "--deadline",
-                "1",
+                "3",
                 "--cassettes",
                 "20x100",
             ])
