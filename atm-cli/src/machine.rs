@@ -253,8 +253,12 @@ impl Machine {
         loop {
             // What is credited under an id of its own becomes open while this goes on.
             let (mut done, mut refused) = (0, None);
-            let open: Vec<_> = self.state().open().values().cloned().collect();
-            for transaction in open {
+            let open: Vec<_> = self.state().open().keys().copied().collect();
+            for id in open {
+                // One may have ended with another.
+                let Some(transaction) = self.state().open().get(&id).cloned() else {
+                    continue;
+                };
                 match self.settle_one(&transaction) {
                     Ok(None) => {}
                     Ok(Some(how)) => {
@@ -612,6 +616,7 @@ impl Machine {
         let mut records = vec![settled(open.id, Settlement::Refused, note)];
         if let Stage::Advised { original } = open.stage
             && original != open.id
+            && self.state().open().contains_key(&original)
         {
             records.push(settled(original, Settlement::Refused, note));
         }
