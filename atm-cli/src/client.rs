@@ -110,8 +110,8 @@ impl ClientError {
     }
 }
 
-/// Hears why something is asked again, and after which pause.
-type RetryObserver = Box<dyn FnMut(&ConnectionError, Duration)>;
+/// Hears why something is asked again, and whether it hears so for the first time about this request.
+type RetryObserver = Box<dyn FnMut(&ConnectionError, bool)>;
 
 /// A terminal's way to the bank.
 pub struct Client {
@@ -143,8 +143,9 @@ impl Client {
         }
     }
 
-    /// Has somebody told, before each pause, why a request is made again after it.
-    pub fn on_retry(&mut self, observer: impl FnMut(&ConnectionError, Duration) + 'static) {
+    /// Has somebody told, before each pause, why a request is made again after it, and whether that is not the same reason
+    /// as the time before.
+    pub fn on_retry(&mut self, observer: impl FnMut(&ConnectionError, bool) + 'static) {
         self.on_retry = Box::new(observer);
     }
 
@@ -401,6 +402,7 @@ impl Client {
                 }
             }
         }
+        let mut reasons = None;
         loop {
             let Failure { stage, error } = match self.attempt(trial.attempt_deadline(), asking, &mut request)
             {
@@ -417,7 +419,8 @@ impl Client {
             }
             match trial.pause_after(stage, &error) {
                 Some(pause) => {
-                    (self.on_retry)(&error, pause);
+                    let reason = std::mem::discriminant(&error);
+                    (self.on_retry)(&error, reasons.replace(reason) != Some(reason));
                     wait(pause);
                 }
                 None => return Err(error.into()),

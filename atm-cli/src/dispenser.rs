@@ -204,6 +204,14 @@ impl Cassettes {
         self.currency
     }
 
+    /// Whether these are cassettes of the same notes, however many are in them.
+    pub fn has_denominations_of(&self, others: &Cassettes) -> bool {
+        let denominations = |cassettes: &Cassettes| -> Vec<_> {
+            cassettes.iter().map(|cassette| cassette.denomination).collect()
+        };
+        self.currency == others.currency && denominations(self) == denominations(others)
+    }
+
     /// The cassettes, the highest denomination first.
     pub fn iter(&self) -> std::slice::Iter<'_, Cassette> {
         self.cassettes.iter()

@@ -20,8 +20,8 @@ use crate::client::{Client, ClientError};
 use crate::connection::{ConnectionError, Customer, Fate, Outcome};
 use crate::dispenser::{Cassettes, Notes, Unpayable};
 use crate::electronic_journal::{
-    Answer, Close, ElectronicJournal, ElectronicJournalError, Inconsistent, OpenTransaction, Record,
-    Settlement, Stage, TerminalState, What,
+    Answer, Close, ElectronicJournal, ElectronicJournalError, OpenTransaction, Record, Settlement, Stage,
+    TerminalState, What,
 };
 use crate::screen::{say, try_say};
 
@@ -45,6 +45,9 @@ pub enum MachineError {
     /// A supervisor must first count what an earlier dispense has left. The bank was not asked.
     #[error("this machine cannot pay out money at present: please use another one")]
     OutOfCash,
+    /// Somebody has counted more notes than there can be.
+    #[error("those are more notes than were there before ({0}): count them again")]
+    MoreThanBefore(String),
     /// The bank gave no answer that ends the matter. What is open is settled when it can be.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -74,6 +77,15 @@ pub struct Settled {
     pub transaction: OpenTransaction,
     /// How it ended.
     pub how: Settlement,
+}
+
+impl Settled {
+    fn new(transaction: &OpenTransaction, how: Settlement) -> Settled {
+        Settled {
+            transaction: transaction.clone(),
+            how,
+        }
+    }
 }
 
 /// What a count of the cassettes has found.
@@ -261,9 +273,9 @@ impl Machine {
                 };
                 match self.settle_one(&transaction) {
                     Ok(None) => {}
-                    Ok(Some(how)) => {
+                    Ok(Some(settled)) => {
                         done += 1;
-                        tell(&Settled { transaction, how }, self.currency());
+                        tell(&settled, self.currency());
                     }
                     Err(MachineError::Client(error)) => match error.code() {
                         // It will never be otherwise: people must see to it.
@@ -303,19 +315,15 @@ impl Machine {
     /// What it means for a dispense that was cut short that so many notes are in the cassettes now.
     ///
     /// # Errors
-    /// [`ElectronicJournalError::Inconsistent`] if more notes are there than before the dispense.
+    /// [`MachineError::MoreThanBefore`].
     pub fn judge(&self, cut: &OpenTransaction, counted: &Notes) -> Result<Finding, MachineError> {
         let Stage::Dispensing { before } = &cut.stage else {
             return Ok(Finding::default());
         };
+        let cassettes = self.state().cassettes();
         let left = before
             .without(counted)
-            .ok_or_else(|| Inconsistent::Contradiction {
-                step: "decided",
-                said: format!("{} in the cassettes", self.state().cassettes().describe(counted)),
-                known: format!("at most {}", self.state().cassettes().describe(before)),
-            });
-        let left = left.map_err(ElectronicJournalError::from)?;
+            .ok_or_else(|| MachineError::MoreThanBefore(cassettes.describe(before)))?;
         let dispensed = left.at_most(&cut.notes);
         let missing = left.without(&dispensed).unwrap_or_default();
         Ok(Finding { dispensed, missing })
@@ -416,7 +424,11 @@ impl Machine {
         })
     }
 
-    fn check_currency(&self, customer: &Customer) -> Result<(), MachineError> {
+    /// Whether the machine has a customer's currency.
+    ///
+    /// # Errors
+    /// [`MachineError::OtherCurrency`].
+    pub fn check_currency(&self, customer: &Customer) -> Result<(), MachineError> {
         let currency = self.currency();
         if customer.currency == currency {
             Ok(())
@@ -458,8 +470,8 @@ impl Machine {
         }
     }
 
-    /// Brings one transaction a step further. Gives how it ended, if it did.
-    fn settle_one(&mut self, open: &OpenTransaction) -> Result<Option<Settlement>, MachineError> {
+    /// Brings one transaction a step further. Gives what ended with that, if anything did.
+    fn settle_one(&mut self, open: &OpenTransaction) -> Result<Option<Settled>, MachineError> {
         let OpenTransaction {
             id, account, amount, ..
         } = *open;
@@ -515,7 +527,7 @@ impl Machine {
             (Stage::Advised { .. }, _) => return self.advise(open),
         };
         self.write(&[settled(id, how, "")])?;
-        Ok(Some(how))
+        Ok(Some(Settled::new(open, how)))
     }
 
     /// Whether the advice of what a transaction owes has been credited.
@@ -539,7 +551,7 @@ impl Machine {
         &mut self,
         open: &OpenTransaction,
         dispensed: &Notes,
-    ) -> Result<Option<Settlement>, MachineError> {
+    ) -> Result<Option<Settled>, MachineError> {
         let paid = self.state().cassettes().value_of(dispensed);
         match Amount::from_minor(less(open.amount.money(), paid).minor()) {
             Some(rest) if open.credited_by.is_none() => self.advise_under_new_id(open, rest),
@@ -553,7 +565,7 @@ impl Machine {
         &mut self,
         open: &OpenTransaction,
         amount: Amount,
-    ) -> Result<Option<Settlement>, MachineError> {
+    ) -> Result<Option<Settled>, MachineError> {
         // An id is made by the bank's clock, which must be known.
         self.client.connect()?;
         let id = self.client.new_txn_id();
@@ -566,7 +578,7 @@ impl Machine {
         self.advise_open(id)
     }
 
-    fn advise_open(&mut self, id: TxnId) -> Result<Option<Settlement>, MachineError> {
+    fn advise_open(&mut self, id: TxnId) -> Result<Option<Settled>, MachineError> {
         match self.state().open().get(&id).cloned() {
             Some(advice) => self.advise(&advice),
             None => Ok(None),
@@ -574,7 +586,7 @@ impl Machine {
     }
 
     /// Tells the bank of money that is to be credited.
-    fn advise(&mut self, open: &OpenTransaction) -> Result<Option<Settlement>, MachineError> {
+    fn advise(&mut self, open: &OpenTransaction) -> Result<Option<Settled>, MachineError> {
         let OpenTransaction {
             id, account, amount, ..
         } = *open;
@@ -584,7 +596,7 @@ impl Machine {
                 return Ok(None);
             }
             self.write(&[settled(id, Settlement::Declined, "")])?;
-            return Ok(Some(Settlement::Declined));
+            return Ok(Some(Settled::new(open, Settlement::Declined)));
         }
         let under_its_own_id = open.stage == (Stage::Advised { original: id });
         let advised = match self.client.advice(account, id, amount) {
@@ -607,7 +619,7 @@ impl Machine {
         } else {
             self.write(&[settled(id, how, &note)])?;
         }
-        Ok(Some(how))
+        Ok(Some(Settled::new(open, how)))
     }
 
     /// Writes down that the bank will not do what it should. What cannot be credited under an id of its own cannot be

@@ -6,7 +6,7 @@ use bank_core::protocol::Receipt;
 use bank_core::{Currency, Lsn, Money, Timestamp, TxnId};
 
 use crate::connection::{Outcome, StatementLine};
-use crate::words::{kind, other_side, plain};
+use crate::words::{kind_for_people, other_side, plain};
 
 /// Writes to whoever stands there. That nobody reads any more will be noticed at the next question.
 pub(crate) fn say(text: &str) {
@@ -79,12 +79,12 @@ pub(crate) fn say_statement(currency: Currency, balance: Money, lines: &[Stateme
             // Month to minute, what, and how much.
             let time = time.get(5..16).unwrap_or(&time);
             let mark = if line.outcome == 0 { "" } else { " x" };
-            format!("{time} {:<10} {amount:>13}{mark}", kind(line))
+            format!("{time} {:<10} {amount:>13}{mark}", kind_for_people(line))
         } else {
             let time = time.get(..16).unwrap_or(&time);
             format!(
                 "{time}  {:<10} {amount:>14} {after:>14}  {}{declined}",
-                kind(line),
+                kind_for_people(line),
                 other_side(line)
             )
         };

@@ -203,6 +203,9 @@ impl Supervisor<'_> {
         };
         match MENU[chosen].1 {
             Action::Cash => self.say_cash(),
+            Action::Replenish if self.machine.state().cut_dispense().is_some() => say(
+                "\nA dispense was cut short. The notes that are there now decide it: see unfinished transactions first.",
+            ),
             Action::Replenish => {
                 let notes = self.ask_counts("put in")?;
                 self.machine.replenish(notes)?;
@@ -333,24 +336,36 @@ impl Supervisor<'_> {
                 "So {} was paid out{missing}.",
                 described(&finding.dispensed)
             ));
-            if !self
-                .prompt
-                .line("Is that right? (yes/no)")?
-                .eq_ignore_ascii_case("yes")
-            {
+            if self.ask("Is that right?", &["yes", "no"])? == "no" {
+                say("Nothing was decided.");
                 return Ok(());
             }
             self.machine.decide(open, finding)?;
         } else {
             let amount = sum(self.machine.currency(), open.amount.money());
-            let question = format!("{amount} is still here: given back? (yes/no/credit)");
-            match self.prompt.line(&question)?.to_ascii_lowercase().as_str() {
+            let question = format!("{amount} is still here: given back?");
+            match self.ask(&question, &["yes", "no", "credit"])? {
                 "yes" => self.machine.give_back(open.id, "given back by a supervisor")?,
                 "credit" => self.machine.credit_declined(open)?,
                 _ => return Ok(()),
             }
         }
         Ok(self.machine.settle(say_settled)?)
+    }
+
+    /// Asks until one of the answers is given, or its first letters.
+    fn ask<'a>(&mut self, question: &str, answers: &[&'a str]) -> Result<&'a str, NoAnswer> {
+        loop {
+            let line = self.prompt.line(&format!("{question} ({})", answers.join("/")))?;
+            let line = line.to_ascii_lowercase();
+            let given = answers
+                .iter()
+                .find(|answer| !line.is_empty() && answer.starts_with(&line));
+            match given {
+                Some(answer) => return Ok(answer),
+                None => say(&format!("Please answer {}.", answers.join(" or "))),
+            }
+        }
     }
 
     fn say_totals(&self) {
@@ -395,20 +410,22 @@ impl Supervisor<'_> {
 pub(crate) fn say_settled(settled: &Settled, currency: bank_core::Currency) {
     let open = &settled.transaction;
     let what = match open.what {
-        What::Withdrawal => "A withdrawal",
-        What::Deposit => "A deposit",
-        What::Transfer => "A transfer",
+        What::Withdrawal if settled.how == Settlement::Credited => "Of a withdrawal",
+        What::Withdrawal => "A withdrawal of",
+        What::Deposit => "A deposit of",
+        What::Transfer => "A transfer of",
     };
     let how = match settled.how {
         Settlement::Done => "was done",
         Settlement::Declined => "was declined",
         Settlement::Reversed => "was undone, since it was not paid out",
         Settlement::Never => "was never done",
+        Settlement::Credited if open.what == What::Withdrawal => "was not paid out and is credited now",
         Settlement::Credited => "is credited now",
         Settlement::Refused => "IS REFUSED BY THE BANK: see the journal",
     };
     say(&format!(
-        "{what} of {} of account {} {how}.",
+        "{what} {} of account {} {how}.",
         sum(currency, open.amount.money()),
         open.account
     ));

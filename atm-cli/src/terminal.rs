@@ -41,6 +41,15 @@ enum StartError {
     Journal(#[from] ElectronicJournalError),
     #[error(transparent)]
     Code(#[from] SupervisorCodeError),
+    #[error(
+        "{} is the journal of a machine with {currency} {known}: leave --cassettes and --currency out, they are for a new one",
+        path.display()
+    )]
+    OtherCassettes {
+        path: PathBuf,
+        known: String,
+        currency: Currency,
+    },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -89,6 +98,15 @@ fn start(config: TerminalConfig) -> Result<(Machine, SupervisorCode, bool), Star
     let (journal, torn) = ElectronicJournal::open(&path, client.terminal, cassettes.as_ref(), now)?;
     if is_new {
         say(&format!("A new machine: its journal is {}.", path.display()));
+    } else if let Some(given) = cassettes
+        && !given.has_denominations_of(journal.state().cassettes())
+    {
+        let known = journal.state().cassettes();
+        return Err(StartError::OtherCassettes {
+            known: known.to_string(),
+            currency: known.currency(),
+            path,
+        });
     }
     if let Some(torn) = torn {
         say(&format!("The terminal's journal: {torn}."));
@@ -103,11 +121,14 @@ fn start(config: TerminalConfig) -> Result<(Machine, SupervisorCode, bool), Star
     let tray = Tray::new(tray.as_deref()).map_err(io(tray.unwrap_or_default()))?;
     client.last_txn_id = journal.state().last_id();
     let mut client = Client::new(client);
-    client.on_retry(|error, pause| {
-        // That a connection was closed meanwhile, or that the bank is busy, a customer need not know.
-        if let ConnectionError::Unreachable { .. } = error {
-            let (error, seconds) = (plain(&error.to_string()), pause.as_secs_f32());
-            say(&format!("{error}.\nTrying again in {seconds:.1} s ..."));
+    client.on_retry(|error, first| {
+        // That a connection was closed meanwhile, or that the bank is busy, a customer need not know, nor how often it was
+        // tried.
+        if let ConnectionError::Unreachable { .. } = error
+            && first
+        {
+            let error = plain(&error.to_string());
+            say(&format!("{error}.\nTrying again for a while ..."));
         }
     });
     Ok((Machine::new(journal, tray, client), code, is_new))
@@ -205,6 +226,9 @@ impl Terminal<'_> {
                 "THE BANK KNOWS THIS TERMINAL, AND ITS JOURNAL IS NEW: what was unfinished here is not known. \
                  Look for the old journal before you go on.",
             );
+        }
+        if !self.machine.for_supervisor().is_empty() {
+            say("This machine waits for its supervisor: see unfinished transactions.");
         }
         loop {
             self.settle()?;
@@ -318,6 +342,9 @@ impl Terminal<'_> {
     }
 
     fn deposit(&mut self, customer: &Customer) -> Result<Next, Otherwise> {
+        if let Err(error) = self.machine.check_currency(customer) {
+            return self.after_machine_failure(error);
+        }
         let amount = self.ask_amount(customer.currency)?;
         match self.machine.deposit(customer, amount) {
             Ok(done) => self.say_done(customer, "Deposit", &done),
@@ -333,6 +360,9 @@ impl Terminal<'_> {
     }
 
     fn withdraw(&mut self, customer: &Customer) -> Result<Next, Otherwise> {
+        if let Err(error) = self.machine.check_currency(customer) {
+            return self.after_machine_failure(error);
+        }
         let amount = self.ask_amount(customer.currency)?;
         match self.machine.withdraw(customer, amount) {
             Ok(done) => self.say_done(customer, "Withdrawal", &done),
@@ -354,7 +384,9 @@ impl Terminal<'_> {
         match self.machine.transfer(customer, to, amount) {
             Ok(done) => self.say_done(customer, "Transfer", &done),
             Err(MachineError::Client(error)) => {
-                say("\nThis is not done yet, and perhaps will not be: what becomes of it is said here soon.");
+                say(
+                    "\nThis is not done yet, and perhaps will not be. Your statement will tell, in some minutes.",
+                );
                 self.after_failure(&error)
             }
             Err(error) => self.after_machine_failure(error),
@@ -435,7 +467,13 @@ impl Terminal<'_> {
             error => say_sorry(error),
         }
         match error.code() {
-            Some(ErrorCode::UnsupportedVersion | ErrorCode::TerminalRefused) => Err(Stop::TurnedAway),
+            Some(ErrorCode::TerminalRefused) => {
+                say(
+                    "If the bank has given this terminal a secret, name its file with --terminal-secret-file.",
+                );
+                Err(Stop::TurnedAway)
+            }
+            Some(ErrorCode::UnsupportedVersion) => Err(Stop::TurnedAway),
             _ => Ok(()),
         }
     }

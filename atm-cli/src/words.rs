@@ -10,6 +10,15 @@ pub(crate) fn kind(line: &StatementLine) -> String {
     Kind::from_number(line.kind).map_or_else(|| format!("kind {}", line.kind), |kind| kind.name().to_owned())
 }
 
+/// The same for a customer, who need not know how a deposit came to the bank.
+pub(crate) fn kind_for_people(line: &StatementLine) -> String {
+    match Kind::from_number(line.kind) {
+        Some(Kind::Advice) => "deposit".into(),
+        Some(Kind::Fence) => "cancelled".into(),
+        _ => kind(line),
+    }
+}
+
 /// What became of it, as scripts know it.
 pub(crate) fn code_name(line: &StatementLine) -> String {
     match line.outcome {

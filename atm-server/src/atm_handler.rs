@@ -56,7 +56,7 @@ impl AtmHandler {
             Err(End::Gone) => return,
             Err(End::Journal(error)) => return tracing::debug!(%error, "left a terminal unanswered"),
             Err(End::Say(code, message)) => {
-                tracing::debug!(code = code.name(), message, "refused a terminal");
+                tracing::info!(code = code.name(), message, "refused a terminal");
                 encode(&refusal(code, &message), &mut connection.replies);
                 return connection.finish().await;
             }
