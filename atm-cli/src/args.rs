@@ -1,8 +1,9 @@
 //! The command line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use bank_core::limits::{TRANSACTION_DEADLINE, TRANSACTION_DEADLINE_UNIT};
+use bank_core::limits::TRANSACTION_DEADLINE;
 use bank_core::terminal::TerminalSecretError;
 use bank_core::{AccountId, CardNumber, Currency, TerminalId, TerminalSecret, TxnId};
 use clap::{Parser, Subcommand};
@@ -126,9 +127,9 @@ impl BankArgs {
         let terminal = self
             .terminal
             .unwrap_or_else(|| TerminalId::new(terminal).expect("a default is a terminal's id"));
-        let deadline = self.deadline.map_or(TRANSACTION_DEADLINE, |seconds| {
-            TRANSACTION_DEADLINE_UNIT * seconds.into()
-        });
+        let deadline = self
+            .deadline
+            .map_or(TRANSACTION_DEADLINE, |seconds| Duration::new(seconds.into(), 0));
         let secret = self.terminal_secret_file.as_deref().map(TerminalSecret::read);
         Ok(ClientConfig {
             secret: secret.transpose()?,

@@ -44,7 +44,7 @@ pub enum MachineError {
     OtherCurrency(Currency),
     /// A supervisor must first count what an earlier dispense has left. The bank was not asked.
     #[error("this machine cannot pay out money at present: please use another one")]
-    OutOfCash,
+    Undecided,
     /// Somebody has counted more notes than there can be.
     #[error("those are more notes than were there before ({0}): count them again")]
     MoreThanBefore(String),
@@ -160,7 +160,7 @@ impl Machine {
     pub fn withdraw(&mut self, customer: &Customer, amount: Amount) -> Result<Done, MachineError> {
         self.check_currency(customer)?;
         if self.state().cut_dispense().is_some() {
-            return Err(MachineError::OutOfCash);
+            return Err(MachineError::Undecided);
         }
         let notes = self
             .state()

@@ -24,7 +24,7 @@ use crate::words::plain;
 pub struct TerminalConfig {
     /// The way to the bank.
     pub client: ClientConfig,
-    /// The electronic journal. It is begun if there is none.
+    /// The electronic journal.
     pub journal: PathBuf,
     /// What is in the cassettes of a new machine, whose journal is to be begun if there is none.
     pub cassettes: Option<Cassettes>,

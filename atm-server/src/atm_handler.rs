@@ -109,10 +109,7 @@ impl AtmHandler {
             .bank
             .admit_terminal(slot, terminal, secret, self.registration, Moment::now().time)
             .map_err(|error| refuse_terminal(&error))?;
-        if let Some(registered) = registered {
-            self.bank.journal().update_durable(registered).await?;
-            tracing::info!(%terminal, "registered a terminal");
-        }
+        self.bank.journal().update_durable(registered).await?;
         let welcome = Greeting::Welcome {
             version: VERSION,
             server_time: Moment::now().time.millis(),

@@ -21,6 +21,14 @@ use crate::terminal::{SecretHash, Terminal};
 use crate::time::{Moment, Timestamp};
 use crate::transaction::Order;
 
+/// What lets a terminal in.
+#[derive(Clone, Copy)]
+struct KnownTerminal {
+    secret_hash: Option<SecretHash>,
+    /// What registered it since the bank was opened.
+    registered: UpdateNumber,
+}
+
 /// An open bank. All its methods take `&self`, and any number of threads may call them at once.
 ///
 /// Nothing that it gives may be shown to a client before the journal says that it is durable: a [`crate::Row`] by its
@@ -30,7 +38,7 @@ pub struct Bank {
     /// The bank's own accounts.
     pub(crate) books: Arc<Mutex<Books>>,
     cards: Cards,
-    terminals: DashMap<TerminalId, Option<SecretHash>>,
+    terminals: DashMap<TerminalId, KnownTerminal>,
     pub(crate) readers: Readers,
     /// The originals that a terminal is settling: one request at a time for each.
     pub(crate) settling: DashSet<(AccountId, TxnId)>,
@@ -129,7 +137,13 @@ impl Bank {
         let accounts = std::mem::take(&mut opened.accounts);
         let terminals = std::mem::take(&mut opened.terminals)
             .into_iter()
-            .map(|terminal| (terminal.id, terminal.secret_hash))
+            .map(|terminal| {
+                let known = KnownTerminal {
+                    secret_hash: terminal.secret_hash,
+                    registered: UpdateNumber::default(),
+                };
+                (terminal.id, known)
+            })
             .collect();
         let (last_lsn, pin_profile) = (opened.last_lsn, opened.pin_profile);
         let pin = Pin::new(b"0000").expect("four digits are a PIN");
@@ -345,8 +359,8 @@ impl Bank {
         Ok((balance, lines))
     }
 
-    /// Lets a terminal in, if it is known and proves itself or may register itself. A new one must be durable, as the
-    /// number given for it says, before it is answered.
+    /// Lets a terminal in, if it is known and proves itself or may register itself. What makes it known, which is given,
+    /// must be durable before it is answered.
     ///
     /// # Errors
     /// [`TerminalError`].
@@ -357,15 +371,17 @@ impl Bank {
         secret: Option<&[u8]>,
         registration: Registration,
         now: Timestamp,
-    ) -> Result<Option<UpdateNumber>, TerminalError> {
-        let known = self.terminals.get(&id).map(|hash| *hash);
+    ) -> Result<UpdateNumber, TerminalError> {
+        let known = self.terminals.get(&id).map(|known| *known);
         match (known, secret) {
             // Of two hashes it tells nobody anything how long it takes to compare them.
-            (Some(Some(expected)), Some(secret)) if SecretHash::of(secret) == expected => Ok(None),
-            (Some(None), None) if registration == Registration::BySelf => Ok(None),
-            (None, None) if registration == Registration::BySelf => {
-                self.register_terminal(slot, id, now).map(Some)
+            (Some(known), Some(secret)) if known.secret_hash == Some(SecretHash::of(secret)) => {
+                Ok(known.registered)
             }
+            (Some(known), None) if known.secret_hash.is_none() && registration == Registration::BySelf => {
+                Ok(known.registered)
+            }
+            (None, None) if registration == Registration::BySelf => self.register_terminal(slot, id, now),
             _ => Err(TerminalError::Refused),
         }
     }
@@ -385,7 +401,12 @@ impl Bank {
             secret_hash: None,
         };
         let registered = self.journal().append_update(slot, Update::Terminal(terminal));
-        self.terminals.insert(id, None);
+        let known = KnownTerminal {
+            secret_hash: None,
+            registered,
+        };
+        self.terminals.insert(id, known);
+        tracing::info!(terminal = %id, "registers a terminal");
         Ok(registered)
     }
 
@@ -786,7 +807,7 @@ mod tests {
             let slot = bank.journal().reserve_blocking().unwrap();
             let found = bank.admit_terminal(slot, id.parse().unwrap(), secret, registration, moment(5).time);
             assert_eq!(found.is_ok(), admitted, "{id}, {secret:?}, {registration:?}");
-            if let Ok(Some(registered)) = found {
+            if let Ok(registered) = found {
                 bank.journal().update_durable(registered).wait().unwrap();
             }
         };

@@ -191,11 +191,10 @@ impl Site {
         let terminal = terminal.parse().unwrap();
         let slot = self.bank.journal().reserve_blocking()?;
         let now = Timestamp::default();
-        let admitted = self
+        let update = self
             .bank
             .admit_terminal(slot, terminal, None, Registration::BySelf, now)
             .unwrap();
-        let update = admitted.expect("each test registers a terminal once");
         let answer = self.bank.journal().update_durable(update).wait();
         assert_eq!(answer.is_ok(), self.disk.lock().terminals.contains(&terminal));
         answer
@@ -282,7 +281,8 @@ fn what_is_answered_is_on_disk_and_in_order() {
             site.spawn(|site| {
                 site.look(1)?;
                 site.ask(2, deposit())?;
-                site.look(1)
+                site.look(1)?;
+                site.register("ATM-1")
             }),
         ];
         for thread in threads {

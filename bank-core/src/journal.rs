@@ -90,8 +90,9 @@ pub(crate) enum Update {
     Terminal(Terminal),
 }
 
-/// The place of an update of a card or terminal among all updates since the bank was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The place of an update of a card or terminal among all updates since the bank was opened. The default is before the
+/// first, and so durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UpdateNumber(u64);
 
 /// A place reserved in the queue. It is spent by one append; dropped unspent, it goes to somebody else.

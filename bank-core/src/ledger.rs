@@ -13,7 +13,7 @@ use dashmap::DashMap;
 use crate::account::Account;
 use crate::ids::{AccountId, Lsn, TxnId};
 use crate::journal::{Journal, Slot};
-use crate::limits::{ALL_RECENT_IDS, MAX_ID_AHEAD, RECENT_IDS_IDLE, RECENT_IDS_SWEEP};
+use crate::limits::{ALL_RECENT_IDS, MAX_ID_AHEAD, RECENT_IDS_AGE, RECENT_IDS_SWEEP};
 use crate::money::{Currency, Money};
 use crate::recent_ids::Seen;
 use crate::row::{Contra, Row};
@@ -220,7 +220,7 @@ impl Ledger {
             let Some(account) = self.account(id) else { continue };
             let (dropped, oldest) = account.cell.write(|account| {
                 let kept = account.recent_ids.len();
-                account.recent_ids.drop_before(before(now, RECENT_IDS_IDLE));
+                account.recent_ids.drop_before(before(now, RECENT_IDS_AGE));
                 (kept - account.recent_ids.len(), account.recent_ids.oldest())
             });
             self.kept_ids.fetch_sub(dropped, Ordering::Relaxed);
@@ -233,7 +233,7 @@ impl Ledger {
 
 /// From when on an id of that time is too old to be kept where memory is short.
 fn worn_out(time: Timestamp) -> Timestamp {
-    Timestamp::from_millis(time.millis().saturating_add(RECENT_IDS_IDLE.as_millis() as i64))
+    Timestamp::from_millis(time.millis().saturating_add(RECENT_IDS_AGE.as_millis() as i64))
 }
 
 fn before(time: Timestamp, duration: Duration) -> Timestamp {

@@ -61,11 +61,11 @@ pub const MAX_PIN_TRIES: u8 = 3;
 pub const RECENT_IDS: usize = 16 * 1024;
 
 /// Ids that all accounts together keep before old ones are dropped: 24 MiB, and up to 160 MiB where each is on an account
-/// of its own. Beyond that only those of the last [`RECENT_IDS_IDLE`] are kept.
+/// of its own. Beyond that only those of the last [`RECENT_IDS_AGE`] are kept.
 pub const ALL_RECENT_IDS: usize = 1024 * 1024;
 
 /// Age from which an id may be dropped. A client repeats within seconds; later its repeat is found by a search.
-pub const RECENT_IDS_IDLE: Duration = Duration::from_mins(1);
+pub const RECENT_IDS_AGE: Duration = Duration::from_mins(1);
 
 /// Accounts that one posting looks at for ids to drop.
 pub const RECENT_IDS_SWEEP: usize = 4;
@@ -170,9 +170,6 @@ pub const REPLY_DEADLINE: Duration = Duration::from_secs(30);
 /// a transaction is in doubt.
 pub const TRANSACTION_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What a person counts a transaction's deadline in.
-pub const TRANSACTION_DEADLINE_UNIT: Duration = Duration::from_secs(1);
-
 /// For one attempt at a terminal's request, with connecting and logging in: a server that hangs leaves time for others.
 pub const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -237,7 +234,7 @@ const _: () = {
     assert!(JOURNAL_QUEUE_ENTRIES as u64 * 4 < ACCOUNT_CHECKPOINT_ROWS);
     assert!(READER_CONNECTIONS > STATEMENTS_AT_ONCE + SEARCHES_AT_ONCE);
     assert!(RECENT_IDS >= JOURNAL_QUEUE_ENTRIES);
-    assert!(RECENT_IDS_IDLE.as_secs() > REPLY_DEADLINE.as_secs());
+    assert!(RECENT_IDS_AGE.as_secs() > REPLY_DEADLINE.as_secs());
     assert!(REQUEST_DEADLINE.as_secs() <= IDLE_DEADLINE.as_secs());
     assert!(WRITE_DEADLINE.as_secs() <= SHUTDOWN_GRACE.as_secs());
     assert!(REPLY_DEADLINE.as_secs() > REQUEST_DEADLINE.as_secs());
