@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use super::load::{Load, Measured, Mix, Spread, make};
+use super::load::{Load, Measured, Spread, make};
 use crate::{Server, TestBank, program};
 
 /// Arguments of `bench`.
@@ -65,15 +65,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
         "connections", "accounts", "bank/s", "echo/s", "bank/echo (min-max)", "p99 us"
     );
     for &connections in &args.connections {
-        let mut load = Load {
-            connections: connections as usize,
-            pipeline: 1,
-            duration,
-            mix: Mix::cash(),
-            spread: Spread::Uniform,
-            accounts: args.accounts,
-            seed: 0,
-        };
+        let mut load = Load::new(connections as usize, args.accounts, duration);
         let mut echoed = Vec::new();
         let mut rows = [("uniform", Spread::Uniform), ("hot", Spread::Hot)].map(|(work, spread)| Row {
             work,

@@ -120,6 +120,22 @@ pub struct Load {
     pub seed: u64,
 }
 
+impl Load {
+    /// Deposits and withdrawals by so many connections, one outstanding each, over accounts chosen at random. What is
+    /// to be otherwise is said by struct update.
+    pub fn new(connections: usize, accounts: u64, duration: Duration) -> Load {
+        Load {
+            connections,
+            pipeline: 1,
+            duration,
+            mix: Mix::cash(),
+            spread: Spread::Uniform,
+            accounts,
+            seed: 0,
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Measured {
