@@ -46,7 +46,7 @@ impl RecentIds {
     /// What is known of an id.
     pub fn look_up(&self, id: TxnId) -> Seen {
         let kept = self.kept.as_deref().and_then(|kept| {
-            let at = kept.binary_search_by_key(&id, |&(kept, _)| kept).ok()?;
+            let at = place(kept, id).ok()?;
             Some(kept[at].1)
         });
         match (kept, self.forgotten) {
@@ -59,7 +59,7 @@ impl RecentIds {
     /// Keeps an id whose outcome is in row `lsn`, and drops the least one if there are more than [`RECENT_IDS`].
     pub fn keep(&mut self, id: TxnId, lsn: Lsn) {
         let kept = self.kept.get_or_insert_default();
-        if let Err(at) = kept.binary_search_by_key(&id, |&(kept, _)| kept) {
+        if let Err(at) = place(kept, id) {
             kept.insert(at, (id, lsn));
         }
         if kept.len() > RECENT_IDS
@@ -101,6 +101,15 @@ impl RecentIds {
         if kept.is_empty() {
             self.kept = None;
         }
+    }
+}
+
+/// Where an id is, or where it would be. Nearly every one is new, and its place is the end: that is looked at first, and
+/// saves going through memory that nobody has touched for long.
+fn place(kept: &VecDeque<(TxnId, Lsn)>, id: TxnId) -> Result<usize, usize> {
+    match kept.back() {
+        Some(&(greatest, _)) if id <= greatest => kept.binary_search_by_key(&id, |&(kept, _)| kept),
+        _ => Err(kept.len()),
     }
 }
 
