@@ -76,7 +76,8 @@ async fn accept<H: ClientHandler>(
         }
         let handler = Arc::clone(handler);
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            let shutdown = shutdown.clone();
+            // A token of its own, since at a shared one all clients would queue whenever they wait for bytes.
+            let shutdown = shutdown.child_token();
             clients.spawn(async move {
                 handler.handle(stream, peer, shutdown).await;
                 drop(place);
