@@ -1,7 +1,6 @@
 //! How far a sequence of entries is durable, and waiting until it is far enough: as a future that needs no
 //! particular runtime, or by blocking the thread.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,10 +32,25 @@ pub(crate) struct DurableMark {
 
 #[derive(Debug, Default)]
 struct Waiters {
-    /// Who waits, by what for. The ticket tells apart those who wait for the same entry.
-    wakers: BTreeMap<(u64, u64), Waker>,
+    /// Who waits. Nearly all of them wait for the commit that is under way or for the next one, so an order of theirs
+    /// would cost more than going through them at each commit.
+    waiting: Vec<Waiter>,
     next_ticket: u64,
     end: Option<JournalError>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    /// Tells apart those who wait for the same entry.
+    ticket: u64,
+    waker: Waker,
+}
+
+impl Waiters {
+    fn find(&self, ticket: u64) -> Option<usize> {
+        self.waiting.iter().position(|waiter| waiter.ticket == ticket)
+    }
 }
 
 impl DurableMark {
@@ -56,24 +70,26 @@ impl DurableMark {
         if number <= self.get() {
             return;
         }
-        let ready = {
+        let ready: Vec<Waiter> = {
             let mut waiters = self.waiters.lock();
             // Stored under the lock, so that a waiter that looked before it registered is not overlooked.
             self.durable.store(number, Ordering::Release);
-            let later = waiters.wakers.split_off(&(number + 1, 0));
-            std::mem::replace(&mut waiters.wakers, later)
+            waiters
+                .waiting
+                .extract_if(.., |waiter| waiter.number <= number)
+                .collect()
         };
-        ready.into_values().for_each(Waker::wake);
+        ready.into_iter().for_each(|waiter| waiter.waker.wake());
     }
 
     /// The mark will not move any more. The first end is the one that is told.
     pub(crate) fn end(&self, error: &JournalError) {
-        let wakers = {
+        let waiting = {
             let mut waiters = self.waiters.lock();
             waiters.end.get_or_insert_with(|| error.clone());
-            std::mem::take(&mut waiters.wakers)
+            std::mem::take(&mut waiters.waiting)
         };
-        wakers.into_values().for_each(Waker::wake);
+        waiting.into_iter().for_each(|waiter| waiter.waker.wake());
     }
 
     pub(crate) fn wait(self: &Arc<DurableMark>, number: u64) -> Durable {
@@ -111,13 +127,19 @@ impl Future for Durable {
         if let Some(end) = &waiters.end {
             return Poll::Ready(Err(end.clone()));
         }
-        let ticket = *self.ticket.get_or_insert_with(|| {
+        let known = self.ticket.and_then(|ticket| waiters.find(ticket));
+        if let Some(known) = known {
+            waiters.waiting[known].waker.clone_from(context.waker());
+        } else {
             waiters.next_ticket += 1;
-            waiters.next_ticket
-        });
-        waiters
-            .wakers
-            .insert((self.number, ticket), context.waker().clone());
+            let waiter = Waiter {
+                number: self.number,
+                ticket: waiters.next_ticket,
+                waker: context.waker().clone(),
+            };
+            self.ticket = Some(waiter.ticket);
+            waiters.waiting.push(waiter);
+        }
         Poll::Pending
     }
 }
@@ -128,7 +150,10 @@ impl Drop for Durable {
         if let Some(ticket) = self.ticket
             && self.mark.get() < self.number
         {
-            self.mark.waiters.lock().wakers.remove(&(self.number, ticket));
+            let mut waiters = self.mark.waiters.lock();
+            if let Some(known) = waiters.find(ticket) {
+                waiters.waiting.swap_remove(known);
+            }
         }
     }
 }
@@ -204,9 +229,9 @@ mod tests {
             assert!(poll(wait, &count).is_pending());
             assert!(poll(wait, &count).is_pending());
         }
-        assert_eq!(mark.waiters.lock().wakers.len(), 3);
+        assert_eq!(mark.waiters.lock().waiting.len(), 3);
         drop(waits);
-        assert_eq!(mark.waiters.lock().wakers.len(), 0);
+        assert_eq!(mark.waiters.lock().waiting.len(), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::open::{check_peppers, make_durable};
 use super::rows::{
-    Totals, add_to_totals, card_status_name, insert_account, insert_account_sql, insert_row, insert_row_sql,
+    INSERT_ROW, Totals, add_to_totals, card_status_name, insert_account, insert_account_sql, insert_row,
     read_last_lsn, write_checkpoint,
 };
 use super::{Access, BankFileError, BankLock, beside, connect, real_path, schema};
@@ -213,7 +213,7 @@ fn insert(
 ) -> rusqlite::Result<(Lsn, Totals)> {
     let mut totals = Totals::new();
     let mut insert_account_statement = connection.prepare(&insert_account_sql())?;
-    let mut insert_row_statement = connection.prepare(&insert_row_sql())?;
+    let mut insert_row_statement = connection.prepare(&INSERT_ROW)?;
     let mut count = 0;
     let mut count_one = || {
         count += 1;

@@ -1,6 +1,7 @@
 //! Between the bank's types and the columns of the bank file.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Statement, params};
@@ -23,11 +24,11 @@ fn bad(table: &'static str, key: i64, column: &'static str) -> BankFileError {
     BankFileError::damaged(format!("{table} {key} has an impossible {column}"))
 }
 
-pub(super) fn insert_row_sql() -> String {
+pub(super) static INSERT_ROW: LazyLock<String> = LazyLock::new(|| {
     format!(
         "INSERT INTO journal ({JOURNAL_COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)"
     )
-}
+});
 
 pub(super) fn insert_row(insert: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
     let txn_id = row.txn_id.map(TxnId::to_bytes);

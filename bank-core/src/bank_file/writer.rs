@@ -16,7 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::rows::{Totals, add_to_totals, card_status_name, insert_row, insert_row_sql, write_checkpoint};
+use super::rows::{INSERT_ROW, Totals, add_to_totals, card_status_name, insert_row, write_checkpoint};
 use super::{Access, BankFileError, OpenedBank, connect};
 use crate::account::AccountChange;
 use crate::ids::{AccountId, Lsn, TxnId};
@@ -160,7 +160,7 @@ impl BankFileWriter {
 
     fn write(&mut self, batch: &Batch, slice: usize) -> rusqlite::Result<()> {
         {
-            let mut insert = self.connection.prepare_cached(&insert_row_sql())?;
+            let mut insert = self.connection.prepare_cached(&INSERT_ROW)?;
             for row in &batch.rows {
                 insert_row(&mut insert, row)?;
             }
@@ -169,7 +169,7 @@ impl BankFileWriter {
             write_update(&self.connection, update)?;
         }
         self.write_slice(slice)?;
-        self.connection.execute_batch("COMMIT")
+        self.connection.prepare_cached("COMMIT")?.execute([]).map(drop)
     }
 
     fn commit_with_slice(&mut self, batch: &Batch, slice: usize) -> Result<(), BankFileError> {
@@ -247,19 +247,27 @@ impl Store for BankFileWriter {
 /// Begins a transaction. That another process holds the lock is the one failure that is tried again: nothing
 /// has been written yet.
 fn begin(connection: &Connection) -> Result<(), BankFileError> {
+    let mut begin = connection
+        .prepare_cached("BEGIN IMMEDIATE")
+        .map_err(BankFileError::sqlite("beginning a commit"))?;
     for _ in 0..BANK_FILE_BUSY_RETRIES {
-        match connection.execute_batch("BEGIN IMMEDIATE") {
+        match begin.execute([]) {
             Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::DatabaseBusy => {
                 tracing::warn!(
                     waited = ?BANK_FILE_BUSY_WAIT,
                     "another program is writing to the bank file and keeps every transaction waiting"
                 );
             }
-            other => return other.map_err(BankFileError::sqlite("beginning a commit")),
+            other => {
+                return other
+                    .map(drop)
+                    .map_err(BankFileError::sqlite("beginning a commit"));
+            }
         }
     }
-    connection
-        .execute_batch("BEGIN IMMEDIATE")
+    begin
+        .execute([])
+        .map(drop)
         .map_err(BankFileError::sqlite("beginning a commit"))
 }
 
