@@ -66,6 +66,7 @@ fn as_built(line: &str) -> String {
         .replace("torture --rounds 100", "torture --rounds 1")
         .replace("torture --rounds 3", "torture --rounds 1")
         .replace("--duration 3", "--duration 0.1 --cards 100")
+        .replace("--warm-up 1", "--warm-up 0.1")
         .replace("-- bench", "-- bench --rounds 1 --seconds 0.05 --accounts 300");
     for (package, name) in [
         ("atm-server", "atm-server"),

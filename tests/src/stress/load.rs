@@ -1,23 +1,44 @@
-//! A closed loop: each connection asks, waits for the answers, and asks again.
+//! A load on a server, and what it took.
+//!
+//! In a closed loop each connection asks, waits for the answers, and asks again: it tells how much a server can do, but a server
+//! that stalls is asked less. In an open loop requests are due at times that do not depend on the server ([`super::arrivals`]), and
+//! a connection goes on sending while answers are outstanding. Latency counts from when a request was due, so whatever
+//! makes it late is in its latency: the server, the connection, and also this generator. How late
+//! requests were sent is therefore recorded, too: it is the most by which the generator can have spoilt a latency.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bank_core::TxnId;
-use bank_core::limits::MAX_REPLY_BYTES;
+use bank_core::limits::{FRAME_HEADER_BYTES, MAX_REPLY_BYTES};
 use bank_core::protocol::{
     ErrorCode, FrameError, Greeting, Hello, MAGIC, Proof, Reply, ReplyBody, Request, RequestBody, Secret,
     VERSION, decode, encode, split,
 };
 use hdrhistogram::Histogram;
+use rand::distr::Distribution;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand_distr::Zipf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval_at, timeout_at};
+
+use super::arrivals::{Arrivals, Timer};
+use super::recorder::{Recorded, Recorder};
+
+/// How many requests a connection of an open loop may have unanswered. What is due beyond waits; its latency does not.
+pub const MOST_OUTSTANDING: usize = 1024;
+
+/// How long after its end a load waits for the last answers.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What is asked for, by weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +81,16 @@ impl Mix {
     }
 }
 
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (work, weight)) in self.0.iter().enumerate() {
+            let comma = if n == 0 { "" } else { "," };
+            write!(f, "{comma}{}={weight}", format!("{work:?}").to_lowercase())?;
+        }
+        Ok(())
+    }
+}
+
 impl FromStr for Mix {
     type Err = String;
 
@@ -91,13 +122,32 @@ impl FromStr for Mix {
     }
 }
 
-/// Which accounts the connections use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which accounts the connections use. A connection picks its account once, since it is logged in to one card. A
+/// transfer goes to the account of another connection, picked anew each time, and so to accounts of the same law.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Spread {
-    /// Each connection has an account of its own, chosen at random; connections beyond the accounts share.
+    /// Each connection picks from all accounts alike.
     Uniform,
-    /// All connections use one account.
+    /// Each connection picks by Zipf's law with this exponent, which is not below 0: account `k` has a weight of
+    /// `1 / k^exponent`.
+    Zipf(f64),
+    /// All connections use account 1. Their transfers have nobody to go to, and are declined.
     Hot,
+}
+
+impl Spread {
+    /// An account for each connection, of the accounts 1 to `accounts`.
+    fn pick(self, connections: usize, accounts: u64, random: &mut StdRng) -> Vec<u64> {
+        let pick = |_| match self {
+            _ if accounts == 0 => 0,
+            Spread::Uniform => random.random_range(1..=accounts),
+            Spread::Zipf(exponent) => Zipf::new(accounts as f64, exponent)
+                .expect("an exponent is not below 0")
+                .sample(random) as u64,
+            Spread::Hot => 1,
+        };
+        (0..connections).map(pick).collect()
+    }
 }
 
 /// What load to make.
@@ -105,9 +155,13 @@ pub enum Spread {
 pub struct Load {
     /// Connections at once.
     pub connections: usize,
-    /// Requests that a connection sends before it waits for their answers.
+    /// Requests that a connection of a closed loop sends before it waits for their answers.
     pub pipeline: usize,
-    /// How long.
+    /// Requests a second over all connections, in an open loop. None: a closed loop.
+    pub rate: Option<f64>,
+    /// How long the load is made before anything counts.
+    pub warm_up: Duration,
+    /// How long it counts.
     pub duration: Duration,
     /// What is asked for.
     pub mix: Mix,
@@ -127,6 +181,8 @@ impl Load {
         Load {
             connections,
             pipeline: 1,
+            rate: None,
+            warm_up: Duration::ZERO,
             duration,
             mix: Mix::cash(),
             spread: Spread::Uniform,
@@ -136,7 +192,7 @@ impl Load {
     }
 }
 
-/// What came of it.
+/// What came of it. What was asked in the warm-up counts in nothing but the conservation of money.
 #[derive(Debug)]
 pub struct Measured {
     /// Answers.
@@ -145,10 +201,46 @@ pub struct Measured {
     pub declined: u64,
     /// From the first request to the last answer.
     pub elapsed: Duration,
-    /// From sending a request to having read its answer, in nanoseconds.
+    /// In a closed loop from sending a request to having read its answer, in an open loop from when the request was
+    /// due; in nanoseconds.
     pub latency: Histogram<u64>,
+    /// How it went over time, in steps of a second, or shorter ones if all of it was short.
+    pub steps: Vec<Step>,
+    /// What an open loop tells besides.
+    pub open: Option<Open>,
     /// Accounts whose balance is not what it was plus what was approved: (account, expected, found).
     pub not_conserved: Vec<(u64, i64, i64)>,
+}
+
+/// What an open loop tells besides.
+#[derive(Debug)]
+pub struct Open {
+    /// Requests a second that were due in the time that counts.
+    pub offered: f64,
+    /// Requests that were due in that time and were not sent before its end, since a connection had too many answers outstanding or took no more.
+    /// No latency counts for them.
+    pub unsent: u64,
+    /// From when a request was due to its sending, in nanoseconds.
+    pub lateness: Histogram<u64>,
+}
+
+/// A stretch of a load.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Where it began, counted from the load's beginning, warm-up included.
+    pub from: Duration,
+    /// Where it ended.
+    pub to: Duration,
+    /// Whether it began in the warm-up, so that it tells no latencies.
+    pub warming_up: bool,
+    /// All answers that came in it.
+    pub answers: u64,
+    /// Percentiles of the latency in it, in microseconds.
+    pub p50_us: f64,
+    /// See `p50_us`.
+    pub p99_us: f64,
+    /// See `p50_us`.
+    pub p999_us: f64,
 }
 
 impl Measured {
@@ -159,8 +251,20 @@ impl Measured {
 
     /// A percentile of the latency, in microseconds.
     pub fn latency_us(&self, percentile: f64) -> f64 {
-        self.latency.value_at_percentile(percentile) as f64 / 1000.0
+        us(&self.latency, percentile)
     }
+}
+
+impl Step {
+    /// Answers a second.
+    pub fn per_second(&self) -> f64 {
+        self.answers as f64 / (self.to - self.from).as_secs_f64()
+    }
+}
+
+/// A percentile of a histogram of nanoseconds, in microseconds.
+pub(super) fn us(histogram: &Histogram<u64>, percentile: f64) -> f64 {
+    histogram.value_at_percentile(percentile) as f64 / 1000.0
 }
 
 /// Why a load could not be made.
@@ -182,6 +286,12 @@ pub enum LoadError {
         /// What the server said.
         message: String,
     },
+    /// Some answers never came.
+    #[error(
+        "some requests are not answered {} seconds after the load's end; look at the server's log",
+        PATIENCE.as_secs()
+    )]
+    Unanswered,
     /// An answer was not one to what was asked.
     #[error("the server answered something that was not asked: {0}")]
     Unexpected(String),
@@ -189,16 +299,51 @@ pub enum LoadError {
 
 /// What one connection did.
 struct Done {
-    answers: u64,
     declined: u64,
-    latency: Histogram<u64>,
-    /// What was approved, by account.
-    moved: HashMap<u64, i64>,
+    /// What was approved on its own account.
+    own: i64,
+    /// What was approved, by payee.
+    paid: HashMap<u64, i64>,
+    unsent: u64,
     started: Instant,
+    /// When the last answer came.
     ended: Instant,
 }
 
-/// Makes the load, and counts answers into `progress` while it lasts.
+impl Done {
+    fn new(started: Instant) -> Done {
+        Done {
+            declined: 0,
+            own: 0,
+            paid: HashMap::new(),
+            unsent: 0,
+            started,
+            ended: started,
+        }
+    }
+
+    /// Takes the answer to the request `id` into account.
+    fn take(&mut self, body: &[u8], id: u32, payee: u64, counts: bool) -> Result<(), LoadError> {
+        let reply: Reply<'_> = decode(body)?;
+        if reply.id != id {
+            return Err(LoadError::Unexpected(format!("{reply:?}")));
+        }
+        match reply.body {
+            ReplyBody::Approved(receipt) => {
+                self.own += receipt.amount;
+                if payee != 0 {
+                    *self.paid.entry(payee).or_default() -= receipt.amount;
+                }
+            }
+            ReplyBody::Declined { .. } | ReplyBody::StaleId { .. } => self.declined += u64::from(counts),
+            ReplyBody::Balance { .. } => {}
+            other => return Err(refused("working", &other)),
+        }
+        Ok(())
+    }
+}
+
+/// Makes the load, and counts answers into `progress` while it lasts, to within a second.
 ///
 /// Balances are read before the first request and after the last answer: if no other client uses these
 /// accounts meanwhile, each must have changed by exactly what was approved.
@@ -206,16 +351,24 @@ struct Done {
 /// # Errors
 /// [`LoadError`].
 pub async fn make(server: &str, load: &Load, progress: Arc<AtomicU64>) -> Result<Measured, LoadError> {
+    watch(server, load, |step, _| {
+        progress.fetch_add(step.answers, Ordering::Relaxed);
+    })
+    .await
+}
+
+/// Makes the load as [`make`] does, and shows each step when it is over, with its latencies in nanoseconds. In
+/// the warm-up there are none.
+///
+/// # Errors
+/// [`LoadError`].
+pub async fn watch(
+    server: &str,
+    load: &Load,
+    mut on_step: impl FnMut(&Step, &Histogram<u64>),
+) -> Result<Measured, LoadError> {
     let mut random = StdRng::seed_from_u64(load.seed);
-    let accounts: Arc<Vec<u64>> = Arc::new(
-        (0..load.connections)
-            .map(|_| match load.spread {
-                _ if load.accounts == 0 => 0,
-                Spread::Uniform => random.random_range(1..=load.accounts),
-                Spread::Hot => 1,
-            })
-            .collect(),
-    );
+    let accounts = Arc::new(load.spread.pick(load.connections, load.accounts, &mut random));
     let mut connections = Vec::new();
     for &account in accounts.iter() {
         connections.push(Connection::open(server, account).await?);
@@ -228,51 +381,64 @@ pub async fn make(server: &str, load: &Load, progress: Arc<AtomicU64>) -> Result
             }
         }
     }
-    let together = Arc::new(Barrier::new(load.connections));
-    let tasks: Vec<_> = connections
-        .into_iter()
-        .zip(accounts.iter())
-        .enumerate()
-        .map(|(n, (connection, &account))| {
-            let (load, accounts, progress) = (load.clone(), Arc::clone(&accounts), Arc::clone(&progress));
-            let random = StdRng::seed_from_u64(load.seed.wrapping_add(1 + n as u64));
-            let together = Arc::clone(&together);
-            tokio::spawn(async move {
-                together.wait().await;
-                connection
-                    .work(&load, account, &accounts, random, &progress)
-                    .await
-            })
-        })
-        .collect();
-    let mut measured = Measured {
-        answers: 0,
-        declined: 0,
-        elapsed: Duration::ZERO,
-        latency: new_histogram(),
-        not_conserved: Vec::new(),
-    };
-    let (mut started, mut ended) = (None, None);
-    let mut moved: HashMap<u64, i64> = HashMap::new();
-    let mut idle = HashMap::new();
-    for (task, &account) in tasks.into_iter().zip(accounts.iter()) {
-        let (done, connection) = task.await.expect("a connection's task does not panic")?;
-        measured.answers += done.answers;
-        measured.declined += done.declined;
-        measured
-            .latency
-            .add(&done.latency)
-            .expect("all histograms have one range");
-        done.moved
-            .into_iter()
-            .for_each(|(account, sum)| *moved.entry(account).or_default() += sum);
-        started = started.into_iter().chain([done.started]).min();
-        ended = ended.into_iter().chain([done.ended]).max();
-        idle.insert(account, connection);
+    let recorder = Arc::new(Recorder::new());
+    let together = Arc::new(Barrier::new(load.connections + 1));
+    let mut tasks = JoinSet::new();
+    for (n, mut connection) in connections.into_iter().enumerate() {
+        let (load, accounts, recorder) = (load.clone(), Arc::clone(&accounts), Arc::clone(&recorder));
+        let together = Arc::clone(&together);
+        tasks.spawn(async move {
+            let seed = load.seed.wrapping_add(1 + n as u64);
+            let mut work = Working {
+                account: accounts[n],
+                accounts: &accounts,
+                random: StdRng::seed_from_u64(seed),
+                recorder: &recorder,
+                load: &load,
+            };
+            together.wait().await;
+            let done = match load.rate {
+                None => connection.work(&mut work).await?,
+                Some(rate) => {
+                    // Other random numbers than those for the choices, so that these do not shift the arrivals.
+                    let arrivals = Arrivals::new(rate / load.connections as f64, !seed);
+                    connection.work_as_due(&mut work, arrivals).await?
+                }
+            };
+            Ok::<_, LoadError>((work.account, done, connection))
+        });
     }
-    measured.elapsed = started
-        .zip(ended)
-        .map_or(Duration::ZERO, |(started, ended)| ended - started);
+
+    together.wait().await;
+    let started = Instant::now();
+    let deadline = started + load.warm_up + load.duration + PATIENCE;
+    let mut steps = Steps::new(load, &recorder, started);
+    let mut tick = interval_at((started + steps.length).into(), steps.length);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut all: Vec<Done> = Vec::new();
+    let mut idle = HashMap::new();
+    let mut moved: HashMap<u64, i64> = HashMap::new();
+    loop {
+        tokio::select! {
+            joined = timeout_at(deadline.into(), tasks.join_next()) => {
+                let Some(joined) = joined.map_err(|_| LoadError::Unanswered)? else {
+                    break;
+                };
+                let (account, done, connection) = joined.expect("a connection's task does not panic")?;
+                *moved.entry(account).or_default() += done.own;
+                for (&payee, &sum) in &done.paid {
+                    *moved.entry(payee).or_default() += sum;
+                }
+                idle.insert(account, connection);
+                all.push(done);
+            }
+            _ = tick.tick() => steps.step(&mut on_step),
+        }
+    }
+    steps.step(&mut on_step);
+    let Steps { sum, steps, .. } = steps;
+
+    let mut not_conserved = Vec::new();
     for (account, before) in before {
         let expected = before + moved.get(&account).copied().unwrap_or(0);
         let found = idle
@@ -281,15 +447,139 @@ pub async fn make(server: &str, load: &Load, progress: Arc<AtomicU64>) -> Result
             .balance()
             .await?;
         if found != expected {
-            measured.not_conserved.push((account, expected, found));
+            not_conserved.push((account, expected, found));
         }
     }
-    Ok(measured)
+    let first = all.iter().map(|done| done.started + load.warm_up).min();
+    let last = all.iter().map(|done| done.ended).max();
+    let unsent = all.iter().map(|done| done.unsent).sum();
+    Ok(Measured {
+        answers: sum.latency.len(),
+        declined: all.iter().map(|done| done.declined).sum(),
+        elapsed: first.zip(last).map_or(Duration::ZERO, |(first, last)| {
+            last.saturating_duration_since(first)
+        }),
+        open: load.rate.map(|_| Open {
+            offered: (sum.lateness.len() + unsent) as f64 / load.duration.as_secs_f64(),
+            unsent,
+            lateness: sum.lateness,
+        }),
+        latency: sum.latency,
+        steps,
+        not_conserved,
+    })
 }
 
-fn new_histogram() -> Histogram<u64> {
-    const LONGEST: Duration = Duration::from_mins(1);
-    Histogram::new_with_bounds(1, LONGEST.as_nanos() as u64, 3).expect("a minute in nanoseconds is a range")
+/// Looks at what is recorded, step by step.
+struct Steps<'a> {
+    recorder: &'a Recorder,
+    started: Instant,
+    warm_up: Duration,
+    length: Duration,
+    /// What is recorded in a step, the sum of all of them, and one for exchange.
+    step: Recorded,
+    sum: Recorded,
+    spare: Recorded,
+    last: Duration,
+    steps: Vec<Step>,
+}
+
+impl<'a> Steps<'a> {
+    fn new(load: &Load, recorder: &'a Recorder, started: Instant) -> Steps<'a> {
+        /// A short load is looked at more often, so that there is something to see.
+        const AT_LEAST: u32 = 50;
+        const SHORTEST: Duration = Duration::from_millis(100);
+        const LONGEST: Duration = Duration::from_secs(1);
+        Steps {
+            recorder,
+            started,
+            warm_up: load.warm_up,
+            length: (load.duration / AT_LEAST).clamp(SHORTEST, LONGEST),
+            step: Recorded::new(),
+            sum: Recorded::new(),
+            spare: Recorded::new(),
+            last: Duration::ZERO,
+            steps: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, on_step: &mut impl FnMut(&Step, &Histogram<u64>)) {
+        let (from, to) = (self.last, self.started.elapsed());
+        self.step.clear();
+        self.recorder.take(&mut self.step, &mut self.spare);
+        self.sum.add(&self.step);
+        let latency = &self.step.latency;
+        let step = Step {
+            warming_up: from < self.warm_up,
+            from,
+            to,
+            answers: self.step.answers(),
+            p50_us: us(latency, 50.0),
+            p99_us: us(latency, 99.0),
+            p999_us: us(latency, 99.9),
+        };
+        on_step(&step, latency);
+        // The end of the last one may leave a stretch too short for a rate.
+        if !step.warming_up && (to - from >= self.length / 2 || self.steps.is_empty()) {
+            self.steps.push(step);
+        }
+        self.last = to;
+    }
+}
+
+/// What a connection works with.
+struct Working<'a> {
+    /// The account that it is logged in to.
+    account: u64,
+    /// Those of all connections.
+    accounts: &'a [u64],
+    random: StdRng,
+    recorder: &'a Recorder,
+    load: &'a Load,
+}
+
+impl Working<'_> {
+    /// Picks a request and adds it to what is to be sent. Gives the payee, if it has one.
+    fn ask(&mut self, id: u32, out: &mut Vec<u8>) -> u64 {
+        let work = self.load.mix.pick(&mut self.random);
+        let amount = self.random.random_range(1..=100);
+        let txn_id = TxnId::generate().to_bytes();
+        let mut payee = 0;
+        let body = match work {
+            Work::Deposit => RequestBody::Deposit { txn_id, amount },
+            Work::Withdraw => RequestBody::Withdraw { txn_id, amount },
+            Work::Balance => RequestBody::Balance,
+            Work::Transfer => {
+                payee = self.payee();
+                RequestBody::Transfer {
+                    txn_id,
+                    to: payee,
+                    amount,
+                }
+            }
+        };
+        encode(&Request { id, body }, out);
+        payee
+    }
+
+    /// The account of another connection, unless (nearly) all have the same.
+    fn payee(&mut self) -> u64 {
+        const TRIES: usize = 16;
+        (0..TRIES)
+            .map(|_| self.accounts[self.random.random_range(0..self.accounts.len())])
+            .find(|&payee| payee != self.account)
+            .unwrap_or(self.account)
+    }
+
+    fn answered(&self, latency: Duration, counts: bool) {
+        self.recorder.record(|place| {
+            if counts {
+                place.latency.saturating_record(latency.as_nanos() as u64);
+            } else {
+                place.uncounted += 1;
+            }
+        });
+    }
 }
 
 /// One connection of the load.
@@ -360,76 +650,87 @@ impl Connection {
         }
     }
 
-    async fn work(
-        mut self,
-        load: &Load,
-        account: u64,
-        accounts: &[u64],
-        mut random: StdRng,
-        progress: &AtomicU64,
-    ) -> Result<(Done, Connection), LoadError> {
-        let started = Instant::now();
-        let mut done = Done {
-            answers: 0,
-            declined: 0,
-            latency: new_histogram(),
-            moved: HashMap::new(),
-            started,
-            ended: started,
-        };
+    /// A closed loop.
+    async fn work(&mut self, work: &mut Working<'_>) -> Result<Done, LoadError> {
+        let mut done = Done::new(Instant::now());
+        let load = work.load;
         let mut payees = vec![0; load.pipeline];
-        while done.ended - started < load.duration {
+        while done.ended - done.started < load.warm_up + load.duration {
             for (n, payee) in payees.iter_mut().enumerate() {
-                *payee = self.ask(request_id(n), load.mix.pick(&mut random), accounts, &mut random);
+                *payee = work.ask(request_id(n), &mut self.out);
             }
             let sent = Instant::now();
+            let counts = sent - done.started >= load.warm_up;
             self.send().await?;
             for (n, &payee) in payees.iter().enumerate() {
-                let reply: Reply<'_> = decode(self.next_body().await?)?;
-                if reply.id != request_id(n) {
-                    return Err(LoadError::Unexpected(format!("{reply:?}")));
-                }
-                match reply.body {
-                    ReplyBody::Approved(receipt) => {
-                        *done.moved.entry(account).or_default() += receipt.amount;
-                        if payee != 0 {
-                            *done.moved.entry(payee).or_default() -= receipt.amount;
-                        }
-                    }
-                    ReplyBody::Declined { .. } | ReplyBody::StaleId { .. } => done.declined += 1,
-                    ReplyBody::Balance { .. } => {}
-                    other => return Err(refused("working", &other)),
-                }
+                done.take(self.next_body().await?, request_id(n), payee, counts)?;
                 done.ended = Instant::now();
-                done.latency
-                    .saturating_record((done.ended - sent).as_nanos() as u64);
+                work.answered(done.ended - sent, counts);
             }
-            done.answers += load.pipeline as u64;
-            progress.fetch_add(load.pipeline as u64, Ordering::Relaxed);
         }
-        Ok((done, self))
+        Ok(done)
     }
 
-    /// Adds a request to what is to be sent. Gives the payee, if it has one.
-    fn ask(&mut self, id: u32, work: Work, accounts: &[u64], random: &mut StdRng) -> u64 {
-        let amount = random.random_range(1..=100);
-        let txn_id = TxnId::generate().to_bytes();
-        let mut payee = 0;
-        let body = match work {
-            Work::Deposit => RequestBody::Deposit { txn_id, amount },
-            Work::Withdraw => RequestBody::Withdraw { txn_id, amount },
-            Work::Balance => RequestBody::Balance,
-            Work::Transfer => {
-                payee = accounts[random.random_range(0..accounts.len())];
-                RequestBody::Transfer {
-                    txn_id,
-                    to: payee,
-                    amount,
+    /// An open loop.
+    async fn work_as_due(
+        &mut self,
+        work: &mut Working<'_>,
+        mut arrivals: Arrivals,
+    ) -> Result<Done, LoadError> {
+        let mut done = Done::new(Instant::now());
+        let started = done.started;
+        let warm_up = work.load.warm_up;
+        let end = warm_up + work.load.duration;
+        let mut timer = Timer::new()?;
+        // When it was due, its id, its payee. Answers come in the order of requests.
+        let mut outstanding: VecDeque<(Duration, u32, u64)> = VecDeque::new();
+        let mut asked = 0;
+        loop {
+            let now = started.elapsed();
+            let sending = now < end && outstanding.len() < MOST_OUTSTANDING;
+            while sending && arrivals.next() <= now && outstanding.len() < MOST_OUTSTANDING {
+                let (due, id) = (arrivals.next(), request_id(asked));
+                let payee = work.ask(id, &mut self.out);
+                if due >= warm_up {
+                    let late = (now - due).as_nanos() as u64;
+                    work.recorder
+                        .record(|place| place.lateness.saturating_record(late));
                 }
+                outstanding.push_back((due, id, payee));
+                asked += 1;
+                arrivals.advance();
             }
-        };
-        encode(&Request { id, body }, &mut self.out);
-        payee
+            if now >= end && outstanding.is_empty() {
+                break;
+            }
+            let sending = now < end && outstanding.len() < MOST_OUTSTANDING;
+            let (mut reader, mut writer) = self.stream.split();
+            tokio::select! {
+                biased;
+                written = writer.write(&self.out), if !self.out.is_empty() => {
+                    self.out.drain(..written?);
+                }
+                read = reader.read_buf(&mut self.received) => {
+                    if read? == 0 {
+                        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                    }
+                    done.ended = Instant::now();
+                    while let Some(body) = self.received_frame()? {
+                        let (due, id, payee) = outstanding
+                            .pop_front()
+                            .ok_or_else(|| LoadError::Unexpected("an answer to nothing".to_owned()))?;
+                        done.take(&self.received[body], id, payee, due >= warm_up)?;
+                        work.answered(done.ended - (started + due), due >= warm_up);
+                    }
+                }
+                woken = timer.wait_until(started + arrivals.next().min(end)), if sending => woken?,
+            }
+        }
+        while arrivals.next() < end {
+            done.unsent += u64::from(arrivals.next() >= warm_up);
+            arrivals.advance();
+        }
+        Ok(done)
     }
 
     async fn send(&mut self) -> io::Result<()> {
@@ -440,19 +741,27 @@ impl Connection {
 
     /// Waits for a whole frame and gives its body.
     async fn next_body(&mut self) -> Result<&[u8], LoadError> {
-        let used = loop {
-            if let Some((_, used)) = split(&self.received[self.taken..], MAX_REPLY_BYTES)? {
-                break used;
+        let body = loop {
+            if let Some(body) = self.received_frame()? {
+                break body;
             }
-            self.received.drain(..self.taken);
-            self.taken = 0;
             if self.stream.read_buf(&mut self.received).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         };
-        let frame = self.taken..self.taken + used;
-        self.taken = frame.end;
-        Ok(&self.received[frame][bank_core::limits::FRAME_HEADER_BYTES..])
+        Ok(&self.received[body])
+    }
+
+    /// Where in `received` the body of the next frame is. None: it is not there as a whole, and there is room for more.
+    fn received_frame(&mut self) -> Result<Option<Range<usize>>, FrameError> {
+        if let Some((_, used)) = split(&self.received[self.taken..], MAX_REPLY_BYTES)? {
+            let frame = self.taken..self.taken + used;
+            self.taken = frame.end;
+            return Ok(Some(frame.start + FRAME_HEADER_BYTES..frame.end));
+        }
+        self.received.drain(..self.taken);
+        self.taken = 0;
+        Ok(None)
     }
 }
 
@@ -490,5 +799,20 @@ mod tests {
         for bad in ["", "fly", "deposit=0", "deposit=-1", "deposit=x", "deposit,,"] {
             assert!(bad.parse::<Mix>().is_err(), "{bad:?}");
         }
+        assert_eq!(mix.to_string(), "deposit=1,balance=3");
+    }
+
+    #[test]
+    fn accounts_are_picked_by_their_law() {
+        let share_of_first = |spread: Spread| {
+            let picked = spread.pick(10_000, 100, &mut StdRng::seed_from_u64(1));
+            assert!(picked.iter().all(|account| (1..=100).contains(account)));
+            picked.iter().filter(|&&account| account == 1).count()
+        };
+        // By Zipf's law with exponent 1 the first of 100 has 1 of 5.187 parts.
+        assert!((1800..2060).contains(&share_of_first(Spread::Zipf(1.0))));
+        assert!((60..140).contains(&share_of_first(Spread::Zipf(0.0))));
+        assert!((60..140).contains(&share_of_first(Spread::Uniform)));
+        assert_eq!(share_of_first(Spread::Hot), 10_000);
     }
 }

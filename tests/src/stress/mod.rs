@@ -1,8 +1,11 @@
 //! The stress harness: load on a server, what it took, and whether the money is all there.
 
+mod arrivals;
 pub mod bench;
 pub mod echo;
 pub mod load;
 pub mod opening;
+mod plot;
+mod recorder;
 pub mod run;
 pub mod torture;
