@@ -217,8 +217,8 @@ pub struct Measured {
 pub struct Open {
     /// Requests a second that were due in the time that counts.
     pub offered: f64,
-    /// Requests that were due in that time and were not sent before its end, since a connection had too many answers outstanding or took no more.
-    /// No latency counts for them.
+    /// Requests that were due in that time and not sent by its end, since [`MOST_OUTSTANDING`] of their connection were
+    /// unanswered. No latency counts for them.
     pub unsent: u64,
     /// From when a request was due to its sending, in nanoseconds.
     pub lateness: Histogram<u64>,
@@ -246,7 +246,7 @@ pub struct Step {
 impl Measured {
     /// Answers a second.
     pub fn per_second(&self) -> f64 {
-        self.answers as f64 / self.elapsed.as_secs_f64()
+        self.answers as f64 / self.elapsed.max(Duration::from_nanos(1)).as_secs_f64()
     }
 
     /// A percentile of the latency, in microseconds.
@@ -685,10 +685,10 @@ impl Connection {
         // When it was due, its id, its payee. Answers come in the order of requests.
         let mut outstanding: VecDeque<(Duration, u32, u64)> = VecDeque::new();
         let mut asked = 0;
+        let mut over = false;
         loop {
             let now = started.elapsed();
-            let sending = now < end && outstanding.len() < MOST_OUTSTANDING;
-            while sending && arrivals.next() <= now && outstanding.len() < MOST_OUTSTANDING {
+            while !over && arrivals.next() < end.min(now) && outstanding.len() < MOST_OUTSTANDING {
                 let (due, id) = (arrivals.next(), request_id(asked));
                 let payee = work.ask(id, &mut self.out);
                 if due >= warm_up {
@@ -700,10 +700,13 @@ impl Connection {
                 asked += 1;
                 arrivals.advance();
             }
-            if now >= end && outstanding.is_empty() {
+            // What was due and still had room was sent just now, so what is left is what the bound kept back.
+            over = now >= end;
+            if over && outstanding.is_empty() {
                 break;
             }
-            let sending = now < end && outstanding.len() < MOST_OUTSTANDING;
+            let full = outstanding.len() == MOST_OUTSTANDING;
+            let wake = if full { end } else { arrivals.next().min(end) };
             let (mut reader, mut writer) = self.stream.split();
             tokio::select! {
                 biased;
@@ -723,7 +726,7 @@ impl Connection {
                         work.answered(done.ended - (started + due), due >= warm_up);
                     }
                 }
-                woken = timer.wait_until(started + arrivals.next().min(end)), if sending => woken?,
+                woken = timer.wait_until(started + wake), if !over => woken?,
             }
         }
         while arrivals.next() < end {

@@ -102,6 +102,9 @@ fn number<const LEAST: u32, const MOST: u32>(text: &str) -> Result<f64, String> 
 /// # Errors
 /// If the load could not be made.
 pub fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
+    if args.duration.is_zero() {
+        return Err("--duration 0: there is nothing to measure in no time".into());
+    }
     let load = Load {
         connections: args.connections as usize,
         pipeline: args.pipeline as usize,
@@ -295,7 +298,7 @@ fn table(load: &Load, measured: &Measured) -> String {
     if let Some(open) = &measured.open {
         let remark = match open.unsent {
             0 => "",
-            _ => "requests were due and are in no latency: the server cannot bear this rate",
+            _ => "were due, and are in no latency: the server cannot bear this rate",
         };
         row("never sent", grouped(open.unsent as f64), remark.to_owned());
     }
