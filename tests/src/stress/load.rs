@@ -1,7 +1,7 @@
 //! A load on a server, and what it took.
 //!
 //! In a closed loop each connection asks, waits for the answers, and asks again: it tells how much a server can do, but a server
-//! that stalls is asked less. In an open loop requests are due at times that do not depend on the server ([`super::arrivals`]), and
+//! that stalls is asked less. In an open loop requests are due at times that do not depend on the server (`arrivals`), and
 //! a connection goes on sending while answers are outstanding. Latency counts from when a request was due, so whatever
 //! makes it late is in its latency: the server, the connection, and also this generator. How late
 //! requests were sent is therefore recorded, too: it is the most by which the generator can have spoilt a latency.
