@@ -297,3 +297,50 @@ fn a_load_on_a_bank_that_does_not_fit_is_explained() {
         atm_tests::stderr(&run)
     );
 }
+
+#[test]
+fn a_bench_tells_each_work_beside_the_echo_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bench.json");
+    let bench = Command::new(program("atm-stress"))
+        .args(["bench", "--rounds", "2", "--seconds", "0.05", "--accounts", "50"])
+        .args(["--connections", "1,4", "--pipeline", "1,3", "--json"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(bench.status.success(), "{}", atm_tests::stderr(&bench));
+    let figures: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let mut rows = Vec::new();
+    for row in figures["rows"].as_array().unwrap() {
+        let number = |value: &serde_json::Value| value.as_f64().unwrap();
+        let spread = |ratio: &serde_json::Value| {
+            assert!(0.0 < number(&ratio["min"]), "{row}");
+            assert!(number(&ratio["min"]) <= number(&ratio["median"]), "{row}");
+            assert!(number(&ratio["median"]) <= number(&ratio["max"]), "{row}");
+        };
+        spread(&row["ratio_to_echo"]);
+        let latency = &row["latency_us"];
+        assert!(number(&latency["p50"]) <= number(&latency["p99"]), "{row}");
+        assert!(number(&latency["p99"]) <= number(&latency["p999"]), "{row}");
+        assert!(
+            number(&row["per_second"]) > 0.0 && number(&row["echo_per_second"]) > 0.0,
+            "{row}"
+        );
+        let work = row["work"].as_str().unwrap().to_owned();
+        let (connections, pipeline) = (number(&row["connections"]), number(&row["pipeline"]));
+        if (work.as_str(), connections, pipeline) == ("transaction", 1.0, 1.0) {
+            spread(&row["ratio_to_sqlite"]);
+        } else {
+            assert!(row["ratio_to_sqlite"].is_null(), "{row}");
+        }
+        rows.push((connections, pipeline, work));
+    }
+    let expected: Vec<_> = [(1.0, 1.0), (1.0, 3.0), (4.0, 1.0), (4.0, 3.0)]
+        .into_iter()
+        .flat_map(|(connections, pipeline)| {
+            ["transaction", "balance", "hot"].map(|work| (connections, pipeline, work.to_owned()))
+        })
+        .collect();
+    assert_eq!(rows, expected);
+    assert!(stdout(&bench).contains("hot/transaction"), "{}", stdout(&bench));
+}

@@ -1,137 +1,421 @@
 //! `atm-stress bench`: the bank beside a bare echo server, in one run and in alternation, so that whatever the
 //! machine does to one it does to the other.
+//!
+//! A round measures everything once, the echo server included, and every other round does it in the opposite order: what
+//! drifts is then on both sides alike. Ratios are of one round; told are their least, middle and greatest.
 
 use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rusqlite::{Connection, params};
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::load::{Load, Measured, Spread, make};
+use super::load::{self, Load, Measured, Mix, make};
+use super::rounds::{OverRounds, seconds};
 use crate::{Server, TestBank, program};
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
-    /// How often each is measured; the median is told
+    /// How often each is measured
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// How long each measurement lasts
-    #[arg(long, value_name = "S", default_value_t = 1.0)]
-    pub seconds: f64,
-    /// Numbers of connections
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    pub seconds: Duration,
+    /// What is measured
     #[arg(
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = "1,16,64,256"
+        value_enum,
+        default_value = "transaction,balance,hot"
     )]
+    pub works: Vec<Work>,
+    /// Numbers of connections [default: 1,16,64,256]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub connections: Vec<u32>,
+    /// Requests that a connection has outstanding, with each number of connections [default: 1, and 16 with 64
+    /// connections]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub pipeline: Vec<u32>,
     /// How many accounts the bank has
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub accounts: u64,
+    /// Write the figures to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
-/// One row of the table, still growing.
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Work {
+    /// Deposits and withdrawals, half and half, each connection on an account chosen at random
+    Transaction,
+    /// Balances, likewise
+    Balance,
+    /// Deposits and withdrawals, all on one account
+    Hot,
+}
+
+impl Work {
+    fn name(self) -> &'static str {
+        match self {
+            Work::Transaction => "transaction",
+            Work::Balance => "balance",
+            Work::Hot => "hot",
+        }
+    }
+
+    fn load(self, load: Load) -> Load {
+        match self {
+            Work::Transaction => load,
+            Work::Balance => Load {
+                mix: Mix::only(load::Work::Balance),
+                ..load
+            },
+            Work::Hot => Load {
+                spread: load::Spread::Hot,
+                ..load
+            },
+        }
+    }
+}
+
+/// How many connections, with how many requests outstanding each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    connections: u32,
+    pipeline: u32,
+}
+
+impl BenchArgs {
+    fn shapes(&self) -> Vec<Shape> {
+        let given = |list: &[u32], default: &[u32]| {
+            if list.is_empty() {
+                default.to_vec()
+            } else {
+                list.to_vec()
+            }
+        };
+        let connections = given(&self.connections, &[1, 16, 64, 256]);
+        let pipelines = given(&self.pipeline, &[1]);
+        let shape = |connections| {
+            move |pipeline| Shape {
+                connections,
+                pipeline,
+            }
+        };
+        let mut shapes: Vec<_> = connections
+            .iter()
+            .flat_map(|&connections| pipelines.iter().copied().map(shape(connections)))
+            .collect();
+        if self.connections.is_empty() && self.pipeline.is_empty() {
+            shapes.push(Shape {
+                connections: 64,
+                pipeline: 16,
+            });
+        }
+        shapes
+    }
+}
+
+/// One line of the table, still growing: a value a round.
 struct Row {
-    work: &'static str,
-    spread: Spread,
+    work: Work,
+    shape: Shape,
     per_second: Vec<f64>,
-    ratios: Vec<f64>,
-    p99_us: Vec<f64>,
+    echo_per_second: Vec<f64>,
+    /// Microseconds: p50, p99, p99.9.
+    latency: [Vec<f64>; 3],
+    /// Commits a second of the bare loop, with one connection.
+    commit_loop: Vec<f64>,
 }
 
-/// Measures deposits and withdrawals, half and half, over all accounts and on one, as ratios to the echo server.
+impl Row {
+    fn new(work: Work, shape: Shape) -> Row {
+        Row {
+            work,
+            shape,
+            per_second: Vec::new(),
+            echo_per_second: Vec::new(),
+            latency: Default::default(),
+            commit_loop: Vec::new(),
+        }
+    }
+
+    fn ratio_to(&self, others: &[f64]) -> OverRounds {
+        OverRounds::of(
+            self.per_second
+                .iter()
+                .zip(others)
+                .map(|(mine, others)| mine / others),
+        )
+    }
+
+    fn line(&self) -> String {
+        let median = |values: &[f64]| OverRounds::of(values.iter().copied()).median;
+        let [p50, p99, p999] = &self.latency;
+        format!(
+            "{:>11} {:>7} {:>4} {:>10.0} {:>10.0}  {:<17} {:>7.0} {:>7.0} {:>8.0}",
+            self.work.name(),
+            self.shape.connections,
+            self.shape.pipeline,
+            median(&self.per_second),
+            median(&self.echo_per_second),
+            self.ratio_to(&self.echo_per_second).to_string(),
+            median(p50),
+            median(p99),
+            median(p999),
+        )
+    }
+
+    fn to_json(&self) -> Value {
+        let median = |values: &[f64]| OverRounds::of(values.iter().copied()).median;
+        let [p50, p99, p999] = &self.latency;
+        let mut row = json!({
+            "work": self.work.name(),
+            "connections": self.shape.connections,
+            "pipeline": self.shape.pipeline,
+            "per_second": median(&self.per_second),
+            "echo_per_second": median(&self.echo_per_second),
+            "ratio_to_echo": self.ratio_to(&self.echo_per_second).to_json(),
+            "latency_us": { "p50": median(p50), "p99": median(p99), "p999": median(p999) },
+        });
+        if !self.commit_loop.is_empty() {
+            row["sqlite_per_second"] = json!(median(&self.commit_loop));
+            row["ratio_to_sqlite"] = self.ratio_to(&self.commit_loop).to_json();
+        }
+        row
+    }
+}
+
+/// Measures what was asked for beside the echo server, tells it, and writes it to a file if one is named.
 ///
 /// # Errors
 /// If a load could not be made, or money was lost under it.
 pub fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
-    let duration =
-        Duration::try_from_secs_f64(args.seconds).map_err(|_| "--seconds must be a number of seconds")?;
     let bank = TestBank::generate(args.accounts);
-    let server = bank.serve_quietly();
-    let mut echo = Command::new(program("atm-stress"));
-    echo.arg("echo");
-    let echo = Server::start(echo);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let bench = Bench {
+        server: bank.serve_quietly(),
+        echo: {
+            let mut echo = Command::new(program("atm-stress"));
+            echo.arg("echo");
+            Server::start(echo)
+        },
+        runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
+        commit_loop: CommitLoop::new(&bank)?,
+    };
     println!(
-        "deposits and withdrawals, {} accounts, {} rounds of {} s; medians",
-        args.accounts, args.rounds, args.seconds
+        "{} accounts, {} rounds of {} s each; medians, and the least and greatest ratio",
+        args.accounts,
+        args.rounds,
+        args.seconds.as_secs_f64()
     );
     println!(
-        "{:>11}  {:>8}  {:>9}  {:>9}  {:>22}  {:>8}",
-        "connections", "accounts", "bank/s", "echo/s", "bank/echo (min-max)", "p99 us"
+        "{:>11} {:>7} {:>4} {:>10} {:>10}  {:<17} {:>7} {:>7} {:>8}",
+        "work", "clients", "pipe", "bank/s", "echo/s", "bank/echo", "p50 us", "p99 us", "p99.9 us"
     );
-    for &connections in &args.connections {
-        let mut load = Load::new(connections as usize, args.accounts, duration);
-        let mut echoed = Vec::new();
-        let mut rows = [("uniform", Spread::Uniform), ("hot", Spread::Hot)].map(|(work, spread)| Row {
-            work,
-            spread,
-            per_second: Vec::new(),
-            ratios: Vec::new(),
-            p99_us: Vec::new(),
-        });
+    let mut all = Vec::new();
+    for shape in args.shapes() {
+        let mut rows: Vec<_> = args.works.iter().map(|&work| Row::new(work, shape)).collect();
         for round in 0..args.rounds {
-            load.seed = u64::from(round) << 32;
-            let limit = measure(
-                &runtime,
-                &echo,
-                &Load {
-                    accounts: 0,
-                    ..load.clone()
-                },
-            )?
-            .per_second();
-            echoed.push(limit);
-            for row in &mut rows {
-                let measured = measure(
-                    &runtime,
-                    &server,
-                    &Load {
-                        spread: row.spread,
-                        ..load.clone()
-                    },
-                )?;
-                if !measured.not_conserved.is_empty() {
-                    return Err(format!("money is not conserved: {:?}", measured.not_conserved).into());
-                }
-                row.per_second.push(measured.per_second());
-                row.ratios.push(measured.per_second() / limit);
-                row.p99_us.push(measured.latency_us(99.0));
-            }
+            bench.round(args, shape, round, &mut rows)?;
         }
-        for Row {
-            work,
-            per_second,
-            ratios,
-            p99_us,
-            ..
-        } in &rows
-        {
-            let (least, most) = ratios
-                .iter()
-                .fold((f64::MAX, 0f64), |(least, most), &r| (least.min(r), most.max(r)));
-            let ratio = format!("{:.2} ({least:.2}-{most:.2})", median(ratios));
-            println!(
-                "{connections:>11}  {work:>8}  {:>9.0}  {:>9.0}  {ratio:>22}  {:>8.0}",
-                median(per_second),
-                median(&echoed),
-                median(p99_us)
-            );
+        for row in &rows {
+            println!("{}", row.line());
         }
+        notes(&rows).iter().for_each(|note| println!("{note}"));
+        all.append(&mut rows);
+    }
+    if let Some(path) = &args.json {
+        let rows: Vec<_> = all.iter().map(Row::to_json).collect();
+        fs::write(path, json!({ "rows": rows }).to_string() + "\n")
+            .map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
 }
 
-fn measure(runtime: &Runtime, server: &Server, load: &Load) -> Result<Measured, Box<dyn Error>> {
-    Ok(runtime.block_on(make(server.address(), load, Arc::new(AtomicU64::new(0))))?)
+/// What the rows of one shape say about each other.
+fn notes(rows: &[Row]) -> Vec<String> {
+    let find = |work| rows.iter().find(|row| row.work == work);
+    let mut notes = Vec::new();
+    if let (Some(hot), Some(uniform)) = (find(Work::Hot), find(Work::Transaction)) {
+        let ratio = hot.ratio_to(&uniform.per_second);
+        notes.push(format!("{:>11} hot/transaction {ratio}", ""));
+    }
+    if let Some(row) = find(Work::Transaction).filter(|row| !row.commit_loop.is_empty()) {
+        let ratio = row.ratio_to(&row.commit_loop);
+        notes.push(format!("{:>11} transaction/bare SQLite commits {ratio}", ""));
+    }
+    notes
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+/// What is measured beside each other.
+struct Bench {
+    server: Server,
+    echo: Server,
+    runtime: Runtime,
+    commit_loop: CommitLoop,
+}
+
+impl Bench {
+    fn round(
+        &self,
+        args: &BenchArgs,
+        shape: Shape,
+        round: u32,
+        rows: &mut [Row],
+    ) -> Result<(), Box<dyn Error>> {
+        let load = Load {
+            pipeline: shape.pipeline as usize,
+            seed: u64::from(round) << 32,
+            ..Load::new(shape.connections as usize, args.accounts, args.seconds)
+        };
+        let backwards = round % 2 == 1;
+        // Balances are echoed as balances are answered; everything else has the same frames.
+        let measure_echoes = |echoes: &mut [(bool, Option<f64>)]| -> Result<(), Box<dyn Error>> {
+            for (balances, per_second) in echoes {
+                let work = if *balances {
+                    Work::Balance
+                } else {
+                    Work::Transaction
+                };
+                let echo = Load {
+                    accounts: 0,
+                    ..work.load(load.clone())
+                };
+                *per_second = Some(self.measure(&self.echo, &echo)?.per_second());
+            }
+            Ok(())
+        };
+        let mut echoes: Vec<(bool, Option<f64>)> = [false, true]
+            .into_iter()
+            .filter(|&balances| rows.iter().any(|row| (row.work == Work::Balance) == balances))
+            .map(|balances| (balances, None))
+            .collect();
+        if !backwards {
+            measure_echoes(&mut echoes)?;
+        }
+        let mut order: Vec<_> = (0..rows.len()).collect();
+        if backwards {
+            order.reverse();
+        }
+        for n in order {
+            let row = &mut rows[n];
+            let measured = self.measure(&self.server, &row.work.load(load.clone()))?;
+            row.per_second.push(measured.per_second());
+            for (values, percentile) in row.latency.iter_mut().zip([50.0, 99.0, 99.9]) {
+                values.push(measured.latency_us(percentile));
+            }
+            if row.work == Work::Transaction && shape.connections == 1 && shape.pipeline == 1 {
+                row.commit_loop.push(self.commit_loop.per_second(args.seconds)?);
+            }
+        }
+        if backwards {
+            measure_echoes(&mut echoes)?;
+        }
+        for row in rows {
+            let echo = echoes
+                .iter()
+                .find(|(balances, _)| (row.work == Work::Balance) == *balances);
+            row.echo_per_second
+                .extend(echo.and_then(|(_, per_second)| *per_second));
+        }
+        Ok(())
+    }
+
+    fn measure(&self, server: &Server, load: &Load) -> Result<Measured, Box<dyn Error>> {
+        let measured = self
+            .runtime
+            .block_on(make(server.address(), load, Arc::new(AtomicU64::new(0))))?;
+        if measured.not_conserved.is_empty() {
+            Ok(measured)
+        } else {
+            Err(format!("money is not conserved: {:?}", measured.not_conserved).into())
+        }
+    }
+}
+
+/// Rows as the journal has them, each committed by itself in a database of its own on the same disk: what one client can have
+/// at most who waits for every one.
+struct CommitLoop {
+    connection: Connection,
+}
+
+impl CommitLoop {
+    fn new(bank: &TestBank) -> rusqlite::Result<CommitLoop> {
+        let table: String = Connection::open(bank.path())?.query_row(
+            "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'journal'",
+            [],
+            |row| row.get(0),
+        )?;
+        let connection = Connection::open(bank.directory().join("commits.db"))?;
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.execute_batch(&table)?;
+        Ok(CommitLoop { connection })
+    }
+
+    fn per_second(&self, duration: Duration) -> rusqlite::Result<f64> {
+        let first: i64 =
+            self.connection
+                .query_row("SELECT coalesce(max(lsn), 0) + 1 FROM journal", [], |row| {
+                    row.get(0)
+                })?;
+        let mut begin = self.connection.prepare("BEGIN IMMEDIATE")?;
+        let mut commit = self.connection.prepare("COMMIT")?;
+        let mut insert = self.connection.prepare(
+            "INSERT INTO journal VALUES (?1, ?2, 20778, 2, 0, ?3, 77777, 1, 'STRESS', 5000, 105000, ?4, NULL, NULL, NULL)",
+        )?;
+        let started = Instant::now();
+        let mut lsn = first;
+        while started.elapsed() < duration {
+            let id = lsn.to_be_bytes().repeat(2);
+            begin.execute([])?;
+            insert.execute(params![lsn, 1_795_219_200_000 + lsn, id, lsn - 1])?;
+            commit.execute([])?;
+            lsn += 1;
+        }
+        let per_second = (lsn - first) as f64 / started.elapsed().as_secs_f64();
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        Ok(per_second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Args {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    fn shapes(arguments: &[&str]) -> Vec<(u32, u32)> {
+        let args = Args::try_parse_from([&["bench"], arguments].concat()).unwrap();
+        let pair = |shape: Shape| (shape.connections, shape.pipeline);
+        args.bench.shapes().into_iter().map(pair).collect()
+    }
+
+    #[test]
+    fn every_number_of_connections_goes_with_every_pipeline() {
+        assert_eq!(shapes(&[]), [(1, 1), (16, 1), (64, 1), (256, 1), (64, 16)]);
+        assert_eq!(shapes(&["--connections", "4,8"]), [(4, 1), (8, 1)]);
+        assert_eq!(
+            shapes(&["--connections", "4,8", "--pipeline", "1,16"]),
+            [(4, 1), (4, 16), (8, 1), (8, 16)]
+        );
+        assert_eq!(shapes(&["--pipeline", "2"]), [(1, 2), (16, 2), (64, 2), (256, 2)]);
+    }
 }

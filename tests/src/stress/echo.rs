@@ -4,8 +4,10 @@
 //! gathers the replies to all requests that it finds in its buffer into one write, as the bank does. It keeps
 //! nothing, knows nothing, and waits for no disk.
 
-use bank_core::limits::{MAX_REQUEST_BYTES, READ_BUFFER_BYTES};
-use bank_core::protocol::{Greeting, Receipt, Reply, ReplyBody, VERSION, encode, split};
+use bank_core::limits::{FRAME_HEADER_BYTES, MAX_REQUEST_BYTES, READ_BUFFER_BYTES};
+use bank_core::protocol::{
+    Greeting, Receipt, Reply, ReplyBody, Request, RequestBody, VERSION, encode, split,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -26,32 +28,63 @@ pub fn serve() -> std::io::Result<()> {
     })
 }
 
-/// An answer that a deposit to a bank with some history would get.
-fn typical_reply() -> Vec<u8> {
-    let receipt = Receipt {
-        txn_id: [7; 16],
-        time: 1_795_219_200_000,
-        amount: 100,
-        balance: 123_456,
-        currency: *b"USD",
-    };
-    let mut frame = Vec::new();
-    encode(
-        &Reply {
-            id: 1,
-            lsn: 1_000_000,
-            body: ReplyBody::Approved(receipt),
-        },
-        &mut frame,
-    );
-    frame
+/// Answers that a bank with some history would give.
+struct Replies {
+    to_balance: Vec<u8>,
+    to_all_else: Vec<u8>,
+    /// What a request for a balance has where its kind is.
+    balance_kind: u8,
+}
+
+/// Where a frame's correlation id is, which takes one byte in this harness. After it comes the kind of the request.
+const ID: usize = FRAME_HEADER_BYTES;
+
+impl Replies {
+    fn typical() -> Replies {
+        let frame = |body| {
+            let mut frame = Vec::new();
+            let (id, lsn) = (1, 1_000_000);
+            encode(&Reply { id, lsn, body }, &mut frame);
+            frame
+        };
+        let receipt = Receipt {
+            txn_id: [7; 16],
+            time: 1_795_219_200_000,
+            amount: 100,
+            balance: 123_456,
+            currency: *b"USD",
+        };
+        let balance = ReplyBody::Balance {
+            balance: receipt.balance,
+            currency: receipt.currency,
+        };
+        let mut request = Vec::new();
+        let body = RequestBody::Balance;
+        encode(&Request { id: 1, body }, &mut request);
+        Replies {
+            to_balance: frame(balance),
+            to_all_else: frame(ReplyBody::Approved(receipt)),
+            balance_kind: request[ID + 1],
+        }
+    }
+
+    fn to(&self, request: &[u8], out: &mut Vec<u8>) -> Option<()> {
+        let reply = match request.get(1)? {
+            &kind if kind == self.balance_kind => &self.to_balance,
+            _ => &self.to_all_else,
+        };
+        let start = out.len();
+        out.extend_from_slice(reply);
+        out[start + ID] = request[0];
+        Some(())
+    }
 }
 
 async fn echo(mut stream: TcpStream) -> Option<()> {
     let mut received = vec![0; READ_BUFFER_BYTES];
     let mut filled = 0;
     let mut replies = Vec::new();
-    let reply = typical_reply();
+    let typical = Replies::typical();
     let mut introduced = false;
     loop {
         let bytes = stream
@@ -63,10 +96,7 @@ async fn echo(mut stream: TcpStream) -> Option<()> {
         let mut taken = 0;
         while let Some((body, used)) = split(&received[taken..filled], MAX_REQUEST_BYTES).ok()? {
             if introduced {
-                replies.extend_from_slice(&reply);
-                // The request's id, which takes one byte in this harness.
-                let id = replies.len() - reply.len() + 4;
-                replies[id] = *body.first()?;
+                typical.to(body, &mut replies)?;
             } else {
                 introduced = true;
                 let welcome = Greeting::Welcome {

@@ -7,5 +7,6 @@ pub mod load;
 pub mod opening;
 mod plot;
 mod recorder;
+mod rounds;
 pub mod run;
 pub mod torture;
