@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use atm_tests::stress::{bench, echo, opening, run, torture};
+use atm_tests::stress::{bench, check, echo, opening, run, torture};
 use clap::{Parser, Subcommand};
 
 /// Loads the bank server, measures it, and checks that the money is all there.
@@ -22,6 +22,8 @@ enum Command {
     Run(run::RunArgs),
     /// Measure the bank beside a bare echo server with the same frames, in one run
     Bench(bench::BenchArgs),
+    /// Record what every client asks and is told, and decide whether one bank could have said it all
+    Check(check::CheckArgs),
     /// Kill servers and terminals and cut connections at random moments, and check every single transaction
     Torture(torture::TortureArgs),
     /// Generate a bank, open it, and say how long that took and how much memory an account costs
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     let conserved = match Args::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args).map(|()| true),
+        Command::Check(args) => check::run(&args),
         Command::Torture(args) => torture::run(&args),
         Command::Open { accounts } => {
             println!("{}", opening::measure(accounts));

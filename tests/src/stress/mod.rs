@@ -2,6 +2,7 @@
 
 mod arrivals;
 pub mod bench;
+pub mod check;
 pub mod echo;
 pub mod load;
 pub mod opening;
