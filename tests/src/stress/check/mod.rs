@@ -14,6 +14,8 @@ mod by_lsn;
 mod client;
 mod history;
 mod search;
+#[cfg(test)]
+mod simulated;
 mod snapshots;
 
 use std::error::Error;

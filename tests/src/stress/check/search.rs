@@ -24,8 +24,8 @@ use stateright::semantics::{ConsistencyTester, LinearizabilityTester, Sequential
 
 use super::history::{Answer, Ask, Books, Call};
 
-/// Calls that a search tries to put next before it gives up: some seconds.
-const MOST_STEPS: u64 = 2_000_000;
+/// Calls that a search tries to put next before it gives up: a second or two.
+const MOST_STEPS: u64 = 200_000;
 
 /// What a search has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
