@@ -1,5 +1,6 @@
 //! The integration tests: the real programs, driven from outside, one module per topic.
 
+mod check;
 mod commands;
 mod concurrency;
 mod crash;

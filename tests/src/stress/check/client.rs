@@ -60,7 +60,8 @@ pub(super) enum ClientError {
 /// A client with the card of one account.
 pub(super) struct Client {
     number: usize,
-    account: u64,
+    /// The account that its card opens.
+    pub(super) account: u64,
     /// What it was told since they were taken from here.
     pub(super) calls: Vec<Call>,
     /// Requests of which nothing came.

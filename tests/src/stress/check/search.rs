@@ -5,7 +5,7 @@
 //! call whose answer the client lost is given to it as one that was never answered: it may take effect at any time after
 //! it was asked, or never.
 //!
-//! Twice: each account by itself, and then all accounts as one object. Linearizability is local, which means that a
+//! Twice: each account by itself, and then all accounts as one object, if nothing was wrong with one. Linearizability is local, which means that a
 //! history of several objects is linearizable if each object's part is, but that holds for calls on one object. A transfer
 //! is a call on two. In an account's own history it is a debit with its answer for the payer and, if it was approved,
 //! a credit of which nobody was told for the payee; that names the account whose answers contradict each other, but would

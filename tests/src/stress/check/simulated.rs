@@ -320,7 +320,7 @@ fn every_broken_bank_is_found_by_search_and_by_lsn() {
 /// A true history, and the same with one thing changed.
 #[test]
 fn one_changed_answer_is_enough() {
-    let bank = Simulation::run(Fault::None, 7, 8, 200);
+    let bank = Simulation::run(Fault::None, 7, 8, 40);
     assert!(bank.contradictions().is_empty());
     let end = bank.now + 1;
     let newest_row = |account| bank.rows[&account];
