@@ -65,7 +65,10 @@ fn as_built(line: &str) -> String {
         .replace("--accounts 1000000", "--accounts 1000")
         .replace("torture --rounds 100", "torture --rounds 1")
         .replace("torture --rounds 3", "torture --rounds 1")
-        .replace("check --rounds 1000 --seconds 30", "check --rounds 5 --seconds 1.5")
+        .replace(
+            "check --rounds 1000 --seconds 30",
+            "check --rounds 5 --seconds 1.5",
+        )
         .replace("--duration 3", "--duration 0.1 --cards 100")
         .replace("--warm-up 1", "--warm-up 0.1")
         .replace("-- bench", "-- bench --rounds 1 --seconds 0.05 --accounts 300");
