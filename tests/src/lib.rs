@@ -88,8 +88,14 @@ impl TestBank {
 
     /// A bank of accounts 1 to `count`, each with 1000.00 USD and a card of its number.
     pub fn generate(count: u64) -> TestBank {
+        TestBank::generate_with(count, &[])
+    }
+
+    /// The same, with further arguments of `atm-server generate`.
+    pub fn generate_with(count: u64, arguments: &[&str]) -> TestBank {
         let bank = TestBank::nowhere();
-        let generated = bank.server_command(&["generate", "--accounts", &count.to_string()]);
+        let count = count.to_string();
+        let generated = bank.server_command(&[&["generate", "--accounts", &count], arguments].concat());
         assert!(generated.status.success(), "{}", stderr(&generated));
         bank
     }

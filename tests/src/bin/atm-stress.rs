@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use atm_tests::stress::{bench, check, echo, opening, run, torture};
+use atm_tests::stress::{bench, check, echo, run, scale, torture};
 use clap::{Parser, Subcommand};
 
 /// Loads the bank server, measures it, and checks that the money is all there.
@@ -26,12 +26,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Kill servers and terminals and cut connections at random moments, and check every single transaction
     Torture(torture::TortureArgs),
-    /// Generate a bank, open it, and say how long that took and how much memory an account costs
-    Open {
-        /// How many accounts
-        #[arg(long, value_name = "N", default_value_t = 1_000_000)]
-        accounts: u64,
-    },
+    /// Measure what growth costs: accounts, journal rows, logins, sessions, opening after a crash
+    Scale(scale::ScaleArgs),
     /// Be the echo server of `bench`
     #[command(hide = true)]
     Echo,
@@ -43,10 +39,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args).map(|()| true),
         Command::Check(args) => check::run(&args),
         Command::Torture(args) => torture::run(&args),
-        Command::Open { accounts } => {
-            println!("{}", opening::measure(accounts));
-            Ok(true)
-        }
+        Command::Scale(args) => scale::run(&args).map(|()| true),
         Command::Echo => echo::serve().map(|()| true).map_err(Into::into),
     };
     match conserved {

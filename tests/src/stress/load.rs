@@ -150,6 +150,15 @@ impl Spread {
     }
 }
 
+/// Whom transfers pay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payees {
+    /// The accounts of other connections, so that they are picked by the same law.
+    Sessions,
+    /// Any of the bank's accounts, chosen at random: the way to reach all of them, since a session keeps its own.
+    All,
+}
+
 /// What load to make.
 #[derive(Clone, Debug)]
 pub struct Load {
@@ -167,6 +176,8 @@ pub struct Load {
     pub mix: Mix,
     /// Which accounts are used.
     pub spread: Spread,
+    /// Whom transfers pay.
+    pub payees: Payees,
     /// The bank has accounts 1 to this, as `atm-server generate` makes them. 0: there is no bank behind the
     /// server, only an echo.
     pub accounts: u64,
@@ -186,6 +197,7 @@ impl Load {
             duration,
             mix: Mix::cash(),
             spread: Spread::Uniform,
+            payees: Payees::Sessions,
             accounts,
             seed: 0,
         }
@@ -539,7 +551,8 @@ struct Working<'a> {
 }
 
 impl Working<'_> {
-    /// Picks a request and adds it to what is to be sent. Gives the payee, if it has one.
+    /// Picks a request and adds it to what is to be sent. Gives the payee, if it has one whose balance is looked at in the
+    /// end, and else 0.
     fn ask(&mut self, id: u32, out: &mut Vec<u8>) -> u64 {
         let work = self.load.mix.pick(&mut self.random);
         let amount = self.random.random_range(1..=100);
@@ -550,20 +563,23 @@ impl Working<'_> {
             Work::Withdraw => RequestBody::Withdraw { txn_id, amount },
             Work::Balance => RequestBody::Balance,
             Work::Transfer => {
-                payee = self.payee();
-                RequestBody::Transfer {
-                    txn_id,
-                    to: payee,
-                    amount,
+                let to = self.payee();
+                payee = to;
+                if self.load.payees == Payees::All && !self.accounts.contains(&to) {
+                    payee = 0;
                 }
+                RequestBody::Transfer { txn_id, to, amount }
             }
         };
         encode(&Request { id, body }, out);
         payee
     }
 
-    /// The account of another connection, unless (nearly) all have the same.
+    /// The account of another connection, unless (nearly) all have the same; or any account.
     fn payee(&mut self) -> u64 {
+        if self.load.payees == Payees::All {
+            return self.random.random_range(1..=self.load.accounts);
+        }
         const TRIES: usize = 16;
         (0..TRIES)
             .map(|_| self.accounts[self.random.random_range(0..self.accounts.len())])

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::load::{Load, MOST_OUTSTANDING, Measured, Mix, Spread, Step, us, watch};
+use super::load::{Load, MOST_OUTSTANDING, Measured, Mix, Payees, Spread, Step, us, watch};
 use super::plot;
 use crate::{Server, TestBank, program};
 
@@ -117,6 +117,7 @@ pub fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
             SpreadArg::Zipf => Spread::Zipf(args.zipf_exponent),
             SpreadArg::Hot => Spread::Hot,
         },
+        payees: Payees::Sessions,
         accounts: if args.echo { 0 } else { args.cards },
         seed: args.seed,
     };

@@ -1,0 +1,205 @@
+//! `atm-stress scale`: what growth costs. Each command sets what is large beside what is small, or what the bank does beside
+//! the least that any program would have to do, in alternation in one run, and tells their ratio.
+//!
+//! The banks are made in the temporary directory and served by servers of their own, so whatever else the machine does
+//! meanwhile shows in the spread of the rounds, not in the ratio.
+
+mod logins;
+mod memory;
+mod recovery;
+mod throughput;
+
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use atm_cli::connection::Connection;
+use bank_core::{CardNumber, TerminalId};
+use rusqlite::OpenFlags;
+use serde_json::{Value, json};
+
+use crate::{Server, TestBank};
+
+/// What goes wrong is told, whatever thread it went wrong on.
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Arguments of `scale`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The banks are made in the temporary directory: set TMPDIR to a place on the disk that is to be measured, \
+with room for them (10 million accounts are 2.2 GB, 10 million journal rows 1 GB)."
+)]
+pub struct ScaleArgs {
+    #[command(subcommand)]
+    what: What,
+    /// Write the figures to a file, as JSON
+    #[arg(long, value_name = "FILE", global = true)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Throughput on a bank of many accounts, beside one of few
+    Accounts(throughput::AccountsArgs),
+    /// Throughput on a bank with a long journal, beside a new bank
+    Journal(throughput::JournalArgs),
+    /// Logins beside bare PIN checks on all cores, and what a storm of them does to those who are logged in
+    Logins(logins::LoginsArgs),
+    /// Memory that accounts and idle sessions take, and the time to open a bank
+    Memory(memory::MemoryArgs),
+    /// Opening a bank after kill -9, beside reading its new journal rows from SQLite
+    Recovery(recovery::RecoveryArgs),
+    /// Be the process that `recovery` kills
+    #[command(hide = true)]
+    Post(recovery::PostArgs),
+}
+
+/// Measures one thing, tells it on standard output, and writes it to a file if one is named.
+///
+/// # Errors
+/// If it could not be measured, or money was lost meanwhile.
+pub fn run(args: &ScaleArgs) -> Result<(), Box<dyn Error>> {
+    // Minutes of measuring should not end with a file that cannot be written.
+    let file = match &args.json {
+        Some(path) => {
+            let opened = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Some((path, opened))
+        }
+        None => None,
+    };
+    let figures = match &args.what {
+        What::Accounts(args) => throughput::accounts(args),
+        What::Journal(args) => throughput::journal(args),
+        What::Logins(args) => logins::run(args),
+        What::Memory(args) => memory::run(args),
+        What::Recovery(args) => recovery::run(args),
+        What::Post(args) => recovery::post(args),
+    }
+    .map_err(|failure| failure as Box<dyn Error>)?;
+    if let Some((path, mut file)) = file {
+        writeln!(file, "{figures}").map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The least, the middle and the greatest of what the rounds gave.
+struct Spread {
+    rounds: usize,
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Spread {
+    /// Of at least one value.
+    fn of(values: impl IntoIterator<Item = f64>) -> Spread {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let n = sorted.len();
+        Spread {
+            rounds: n,
+            min: sorted[0],
+            median: f64::midpoint(sorted[(n - 1) / 2], sorted[n / 2]),
+            max: sorted[n - 1],
+        }
+    }
+
+    /// Of the quotients of pairs that were measured one after the other.
+    fn of_ratios<'a>(pairs: impl IntoIterator<Item = &'a (f64, f64)>) -> Spread {
+        Spread::of(pairs.into_iter().map(|(of, beside)| of / beside))
+    }
+
+    fn to_json(&self) -> Value {
+        json!({ "min": self.min, "median": self.median, "max": self.max })
+    }
+}
+
+/// As a ratio.
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Spread {
+            rounds,
+            min,
+            median,
+            max,
+        } = self;
+        let rounds = match rounds {
+            1 => "one round".to_owned(),
+            n => format!("{n} rounds"),
+        };
+        write!(f, "{median:.2} ({min:.2}\u{2013}{max:.2} in {rounds})")
+    }
+}
+
+/// Reads a command line's seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "a number of seconds is wanted, such as 2 or 0.5".to_owned())
+}
+
+/// Makes a bank, and says so if it will take a while.
+fn generate(accounts: u64, arguments: &[&str]) -> TestBank {
+    // Building the program is not generating.
+    crate::program("atm-server");
+    if accounts > 100_000 {
+        eprintln!("generating a bank of {accounts} accounts");
+    }
+    TestBank::generate_with(accounts, arguments)
+}
+
+/// A session of the customer of a generated bank's account.
+fn session(server: &Server, account: u64) -> Result<Connection, Failure> {
+    let mut connection = Connection::connect(server.address(), TerminalId::new("STRESS")?)?;
+    log_in(&mut connection, account)?;
+    Ok(connection)
+}
+
+fn log_in(connection: &mut Connection, account: u64) -> Result<(), Failure> {
+    let card = CardNumber::new(&account.to_string())?;
+    connection.login(&card, &format!("{:04}", account % 10_000))?;
+    Ok(())
+}
+
+/// The file, for looking at it while it is being served.
+fn look_into(bank: &Path) -> rusqlite::Result<rusqlite::Connection> {
+    rusqlite::Connection::open_with_flags(bank, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+/// Does nothing until then.
+fn pause_until(then: Instant) {
+    while let Some(left) = then
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
+        std::thread::park_timeout(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_has_its_median_in_the_middle() {
+        let odd = Spread::of_ratios(&[(1.0, 2.0), (9.0, 10.0), (1.0, 4.0)]);
+        assert_eq!(odd.to_string(), "0.50 (0.25\u{2013}0.90 in 3 rounds)");
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
+        assert_eq!(
+            Spread::of([1.0]).to_string(),
+            "1.00 (1.00\u{2013}1.00 in one round)"
+        );
+    }
+
+    #[test]
+    fn seconds_are_a_positive_number() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["", "x", "-1", "nan", "1e99"] {
+            assert!(seconds(bad).is_err(), "{bad:?}");
+        }
+    }
+}
