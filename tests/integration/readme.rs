@@ -63,6 +63,23 @@ fn every_command_works_as_written() {
 fn as_built(line: &str) -> String {
     let mut line = line
         .replace("--accounts 1000000", "--accounts 1000")
+        .replace("scale memory", "scale memory --sessions 10")
+        .replace(
+            "scale accounts",
+            "scale accounts --few 10 --checkpoints 0 --rounds 1 --seconds 0.05",
+        )
+        .replace(
+            "scale journal --rows 10000000",
+            "scale journal --rows 100 --accounts 300 --rounds 1 --seconds 0.05",
+        )
+        .replace(
+            "scale logins",
+            "scale logins --connections 2 --logins 1 --rounds 1 --seconds 0.05",
+        )
+        .replace(
+            "scale recovery --rows 1000000",
+            "scale recovery --rows 100 --accounts 300 --rounds 1",
+        )
         .replace("torture --rounds 100", "torture --rounds 1")
         .replace("torture --rounds 3", "torture --rounds 1")
         .replace(
