@@ -15,10 +15,12 @@ pub(super) const VERSION: i64 = 2;
 pub(super) const JOURNAL_COLUMNS: &str = "lsn, time, business_date, kind, outcome, txn_id, account, contra, terminal, \
      amount, balance, prev_lsn, contra_balance, contra_prev_lsn, original_lsn";
 
-/// The same for reading: of a reversal's original the business date is wanted, too.
+/// The same for reading: of a reversal's original the business date is wanted, too. Without the CASE, SQLite would begin to
+/// look for an original of every row.
 pub(super) const JOURNAL_READ: &str = "lsn, time, business_date, kind, outcome, txn_id, account, contra, terminal, \
      amount, balance, prev_lsn, contra_balance, contra_prev_lsn, original_lsn, \
-     (SELECT original.business_date FROM journal AS original WHERE original.lsn = journal.original_lsn)";
+     CASE WHEN original_lsn IS NOT NULL THEN \
+     (SELECT original.business_date FROM journal AS original WHERE original.lsn = journal.original_lsn) END";
 
 /// The columns of an account, likewise.
 pub(super) const ACCOUNT_COLUMNS: &str = "account, currency, status, balance, overdraft_limit, daily_limit, withdrawn, \
