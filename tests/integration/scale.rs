@@ -1,8 +1,11 @@
 //! What growth costs: the commands that measure it, small, so that they do not rot.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
-use atm_tests::{program, stderr, stdout};
+use atm_tests::stress::load::{self, Load, Mix, Payees, Work};
+use atm_tests::{TestBank, program, stderr, stdout};
 use serde_json::Value;
 
 /// Runs `atm-stress scale`, and gives what it printed and its figures.
@@ -48,6 +51,37 @@ fn many_accounts_beside_few() {
     assert_eq!(figures["figures"]["rounds"], 2);
     assert_spread(&figures["figures"]["ratio"]);
     assert_spread(&figures["figures"]["beside_per_second"]);
+}
+
+/// Else a bank of millions of accounts would be measured on those of a few sessions.
+#[test]
+fn transfers_can_reach_all_accounts() {
+    let bank = TestBank::generate(50);
+    let server = bank.serve();
+    let transfers = Load {
+        mix: Mix::only(Work::Transfer),
+        payees: Payees::All,
+        pipeline: 16,
+        ..Load::new(4, 50, Duration::from_millis(200))
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let made = runtime
+        .block_on(load::make(server.address(), &transfers, Arc::default()))
+        .unwrap();
+    assert_eq!(made.not_conserved, []);
+    let paid: i64 = rusqlite::Connection::open(bank.path())
+        .unwrap()
+        .query_row(
+            "SELECT count(DISTINCT contra) FROM journal WHERE kind = 3 AND outcome = 0",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert!(
+        paid > 25,
+        "only {paid} of 50 accounts, in {} transfers",
+        made.answers
+    );
 }
 
 #[test]
