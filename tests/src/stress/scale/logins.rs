@@ -10,7 +10,8 @@ use bank_core::{Peppers, Pin, TerminalId, bank_file};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::{Failure, Spread, generate, log_in, look_into, pause_until, seconds, session};
+use super::super::rounds::{OverRounds, seconds};
+use super::{Failure, generate, log_in, look_into, pause_until, session};
 use crate::{Server, TestBank};
 
 /// How often each asker asks for its balance: so seldom that the askers alone leave the machine nearly idle.
@@ -79,10 +80,10 @@ pub(super) fn run(args: &LoginsArgs) -> Result<Value, Failure> {
             stormy / calm
         );
     }
-    let (rate, p99) = (Spread::of_ratios(&rates), Spread::of_ratios(&p99s));
+    let (rate, p99) = (OverRounds::of_ratios(&rates), OverRounds::of_ratios(&p99s));
     println!("logins \u{f7} PIN checks of all cores: {rate}");
     println!("balance p99 in the storm \u{f7} calm: {p99}");
-    let of = |pairs: &[(f64, f64)], n: fn(&(f64, f64)) -> f64| Spread::of(pairs.iter().map(n)).to_json();
+    let of = |pairs: &[(f64, f64)], n: fn(&(f64, f64)) -> f64| OverRounds::of(pairs.iter().map(n)).to_json();
     Ok(json!({
         "connections": args.connections, "askers": args.askers, "rounds": args.rounds, "cores": checker.cores,
         "logins_per_second": of(&rates, |pair| pair.0), "checks_per_second": of(&rates, |pair| pair.1),

@@ -10,16 +10,14 @@ mod recovery;
 mod throughput;
 
 use std::error::Error;
-use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use atm_cli::connection::Connection;
 use bank_core::{CardNumber, TerminalId};
 use rusqlite::OpenFlags;
-use serde_json::{Value, json};
 
 use crate::{Server, TestBank};
 
@@ -85,63 +83,6 @@ pub fn run(args: &ScaleArgs) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The least, the middle and the greatest of what the rounds gave.
-struct Spread {
-    rounds: usize,
-    min: f64,
-    median: f64,
-    max: f64,
-}
-
-impl Spread {
-    /// Of at least one value.
-    fn of(values: impl IntoIterator<Item = f64>) -> Spread {
-        let mut sorted: Vec<f64> = values.into_iter().collect();
-        sorted.sort_by(f64::total_cmp);
-        let n = sorted.len();
-        Spread {
-            rounds: n,
-            min: sorted[0],
-            median: f64::midpoint(sorted[(n - 1) / 2], sorted[n / 2]),
-            max: sorted[n - 1],
-        }
-    }
-
-    /// Of the quotients of pairs that were measured one after the other.
-    fn of_ratios<'a>(pairs: impl IntoIterator<Item = &'a (f64, f64)>) -> Spread {
-        Spread::of(pairs.into_iter().map(|(of, beside)| of / beside))
-    }
-
-    fn to_json(&self) -> Value {
-        json!({ "min": self.min, "median": self.median, "max": self.max })
-    }
-}
-
-/// As a ratio.
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Spread {
-            rounds,
-            min,
-            median,
-            max,
-        } = self;
-        let rounds = match rounds {
-            1 => "one round".to_owned(),
-            n => format!("{n} rounds"),
-        };
-        write!(f, "{median:.2} ({min:.2}\u{2013}{max:.2} in {rounds})")
-    }
-}
-
-/// Reads a command line's seconds.
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "a number of seconds is wanted, such as 2 or 0.5".to_owned())
-}
-
 /// Makes a bank, and says so if it will take a while.
 fn generate(accounts: u64, arguments: &[&str]) -> TestBank {
     // Building the program is not generating.
@@ -177,29 +118,5 @@ fn pause_until(then: Instant) {
         .filter(|left| !left.is_zero())
     {
         std::thread::park_timeout(left);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spread_has_its_median_in_the_middle() {
-        let odd = Spread::of_ratios(&[(1.0, 2.0), (9.0, 10.0), (1.0, 4.0)]);
-        assert_eq!(odd.to_string(), "0.50 (0.25\u{2013}0.90 in 3 rounds)");
-        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
-        assert_eq!(
-            Spread::of([1.0]).to_string(),
-            "1.00 (1.00\u{2013}1.00 in one round)"
-        );
-    }
-
-    #[test]
-    fn seconds_are_a_positive_number() {
-        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for bad in ["", "x", "-1", "nan", "1e99"] {
-            assert!(seconds(bad).is_err(), "{bad:?}");
-        }
     }
 }

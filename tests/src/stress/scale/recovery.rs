@@ -15,7 +15,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::{Failure, Spread, generate};
+use super::super::rounds::OverRounds;
+use super::{Failure, generate};
 use crate::program;
 
 /// Arguments of `scale recovery`.
@@ -73,12 +74,12 @@ pub(super) fn run(args: &RecoveryArgs) -> Result<Value, Failure> {
         pairs.push((of, beside));
         println!("{round:>5}  {of:>9.3}  {beside:>9.3}  {:>5.2}", of / beside);
     }
-    let ratio = Spread::of_ratios(&pairs);
+    let ratio = OverRounds::of_ratios(&pairs);
     println!("opening after kill -9 \u{f7} reading the rows: {ratio}");
     Ok(json!({
         "rows": args.rows, "accounts": args.accounts, "log_bytes": wal_bytes, "rounds": args.rounds,
-        "opening_seconds": Spread::of(pairs.iter().map(|pair| pair.0)).to_json(),
-        "reading_seconds": Spread::of(pairs.iter().map(|pair| pair.1)).to_json(),
+        "opening_seconds": OverRounds::of(pairs.iter().map(|pair| pair.0)).to_json(),
+        "reading_seconds": OverRounds::of(pairs.iter().map(|pair| pair.1)).to_json(),
         "ratio": ratio.to_json(),
     }))
 }

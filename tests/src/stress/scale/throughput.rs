@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::super::load::{Load, Measured, Mix, Payees, Work, make};
-use super::{Failure, Spread, generate, look_into, seconds};
+use super::super::rounds::{OverRounds, seconds};
+use super::{Failure, generate, look_into};
 use crate::{Server, TestBank};
 
 /// How both are measured.
@@ -94,7 +95,7 @@ pub(super) fn accounts(args: &AccountsArgs) -> Result<Value, Failure> {
         passed = [many.checkpoints_passed()?, few.checkpoints_passed()?];
         Ok(passed.iter().all(|&passed| passed >= args.checkpoints))
     })?;
-    let ratio = Spread::of_ratios(&pairs);
+    let ratio = OverRounds::of_ratios(&pairs);
     println!(
         "{} accounts \u{f7} {} accounts: {ratio}, over {} and {} account checkpoints",
         args.accounts, args.few, passed[0], passed[1]
@@ -125,7 +126,7 @@ pub(super) fn journal(args: &JournalArgs) -> Result<Value, Failure> {
         )
     };
     let pairs = alternate(&[&long, &new], &labels, args.rounds.rounds, cash, || Ok(true))?;
-    let ratio = Spread::of_ratios(&pairs);
+    let ratio = OverRounds::of_ratios(&pairs);
     let rows = [long.rows()?, new.rows()?];
     println!(
         "after {filled} journal rows \u{f7} new journal: {ratio}; in the end {} rows and {}",
@@ -250,11 +251,11 @@ fn alternate(
     Ok(pairs)
 }
 
-fn figures(pairs: &[(f64, f64)], ratio: &Spread, args: &RoundsArgs) -> Value {
+fn figures(pairs: &[(f64, f64)], ratio: &OverRounds, args: &RoundsArgs) -> Value {
     json!({
-        "connections": args.connections, "rounds": ratio.rounds, "seconds": args.seconds.as_secs_f64(),
-        "per_second": Spread::of(pairs.iter().map(|pair| pair.0)).to_json(),
-        "beside_per_second": Spread::of(pairs.iter().map(|pair| pair.1)).to_json(),
+        "connections": args.connections, "rounds": pairs.len(), "seconds": args.seconds.as_secs_f64(),
+        "per_second": OverRounds::of(pairs.iter().map(|pair| pair.0)).to_json(),
+        "beside_per_second": OverRounds::of(pairs.iter().map(|pair| pair.1)).to_json(),
         "ratio": ratio.to_json(),
     })
 }
