@@ -13,6 +13,7 @@ mod house_rules;
 mod machine;
 mod menu;
 mod one_shot;
+mod peers;
 mod poison;
 mod readme;
 mod scale;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use atm_tests::stress::{bench, check, echo, run, scale, torture};
+use atm_tests::stress::{bench, check, echo, peers, run, scale, torture};
 use clap::{Parser, Subcommand};
 
 /// Loads the bank server, measures it, and checks that the money is all there.
@@ -24,6 +24,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Record what every client asks and is told, and decide whether one bank could have said it all
     Check(check::CheckArgs),
+    /// Measure the bank beside PostgreSQL and Redis, which do the same work as durably, in one run
+    Peers(peers::PeersArgs),
     /// Kill servers and terminals and cut connections at random moments, and check every single transaction
     Torture(torture::TortureArgs),
     /// Measure what growth costs: accounts, journal rows, logins, sessions, opening after a crash
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args).map(|()| true),
         Command::Check(args) => check::run(&args),
+        Command::Peers(args) => peers::run(&args).map(|()| true),
         Command::Torture(args) => torture::run(&args),
         Command::Scale(args) => scale::run(&args).map(|()| true),
         Command::Echo => echo::serve().map(|()| true).map_err(Into::into),

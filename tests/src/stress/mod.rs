@@ -5,6 +5,7 @@ pub mod bench;
 pub mod check;
 pub mod echo;
 pub mod load;
+pub mod peers;
 mod plot;
 mod recorder;
 mod rounds;
