@@ -31,8 +31,8 @@ fn every_command_works_as_written() {
     let mut server: Option<Server> = None;
     let mut count = 0;
     for line in commands() {
-        // What runs this test.
-        if line == "cargo test --workspace" {
+        // What runs this test; and what fails where neither PostgreSQL nor Redis is, and is tested in peers.rs.
+        if line == "cargo test --workspace" || line.ends_with("-- peers") {
             continue;
         }
         let mut shell = Command::new("sh");

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 use tokio::sync::oneshot;
 
 /// Debian's user for what needs no rights, and the group of the same number.
@@ -131,25 +131,45 @@ pub(super) struct Said {
     pub(super) stderr: String,
 }
 
-/// Runs a command to its end. If nobody waits any longer, it is killed.
+/// Runs a command to its end. If nobody waits any longer, it is killed with all that it has started.
 ///
 /// # Errors
 /// What it said, if it failed.
-pub(super) async fn output(command: Command) -> Result<Said, String> {
-    let mut command = tokio::process::Command::from(command);
+pub(super) async fn output(mut command: Command) -> Result<Said, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let fails = |error| format!("{name}: {error}");
     // A group of its own: a Ctrl-C is for us, who then stop everything in order.
-    command.stdin(Stdio::null()).kill_on_drop(true).process_group(0);
-    let name = command.as_std().get_program().to_string_lossy().into_owned();
-    let done = command
-        .output()
-        .await
-        .map_err(|error| format!("{name}: {error}"))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let process = command.spawn().map_err(fails)?;
+    let mut running = Running(pid(&process));
+    let ended = tokio::task::spawn_blocking(move || process.wait_with_output()).await;
+    running.0 = None;
+    let done = ended.expect("waiting does not panic").map_err(fails)?;
     let [stdout, stderr] = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     if done.status.success() {
         Ok(Said { stdout, stderr })
     } else {
         Err(format!("{name} failed ({}): {stderr}{stdout}", done.status))
     }
+}
+
+/// A process that somebody else waits for. It and its group are killed when this is dropped before they end.
+struct Running(Option<Pid>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+fn pid(process: &Child) -> Option<Pid> {
+    i32::try_from(process.id()).ok().and_then(Pid::from_raw)
 }
 
 /// A server of a peer. It is stopped when dropped.
@@ -232,7 +252,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
+        if let Some(pid) = pid(&self.process) {
             let _ = kill_process(pid, self.stop);
         }
         let _ = self.process.wait();
