@@ -159,9 +159,9 @@ impl PostgreSql {
 
     /// That all that was asked for is there and adds up. Gives how much that is.
     pub(super) async fn check(&self) -> Result<u64, String> {
-        let found = self.psql(CHECK).await?;
+        let found = self.psql(CHECK).await?.trim().to_owned();
         let expected = format!("{}|0", self.requests);
-        if found.trim() != expected {
+        if found != expected {
             return Err(format!(
                 "PostgreSQL did not do its work: rows of history and wrong balances should be {expected} and are {found}"
             ));
