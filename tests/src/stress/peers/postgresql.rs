@@ -134,8 +134,8 @@ impl PostgreSql {
             _ => "uniform.sql",
         };
         // It reports every second. In the first its connections are made, and each learns of the tables and the function:
-        // that second is not counted.
-        let seconds = 1.0
+        // that second is not counted. Of the last it does not always report.
+        let seconds = 2.0
             + self
                 .work
                 .duration
@@ -194,21 +194,29 @@ impl PostgreSql {
     }
 }
 
-/// The number of transactions in the report of `pgbench`, and how many a second in what it said of its progress, but for
-/// the first second.
+/// The number of transactions in the report of `pgbench`, and how many a second in what it said of its progress after
+/// it had said so once. A busy machine may make it late: each rate counts for the time since the one before.
 fn figures(report: &str, progress: &str) -> Option<(u64, f64)> {
     let requests = report
         .lines()
         .find_map(|line| line.strip_prefix("number of transactions actually processed: "))?;
     // "progress: 2.0 s, 9013.6 tps, lat 6.731 ms stddev 4.291, 0 failed"
-    let rates: Vec<f64> = progress
+    let told = |line: &str| -> Option<(f64, f64)> {
+        let mut parts = line.split(", ");
+        let at = parts.next()?.strip_suffix(" s")?.parse().ok()?;
+        Some((at, parts.next()?.strip_suffix(" tps")?.parse().ok()?))
+    };
+    let told: Vec<(f64, f64)> = progress
         .lines()
-        .filter(|line| line.starts_with("progress: "))
-        .skip(1)
-        .map(|line| line.split(", ").nth(1)?.strip_suffix(" tps")?.parse().ok())
+        .filter_map(|line| line.strip_prefix("progress: "))
+        .map(told)
         .collect::<Option<_>>()?;
-    let mean = rates.iter().sum::<f64>() / rates.len() as f64;
-    Some((requests.parse().ok()?, mean)).filter(|_| !rates.is_empty())
+    let ((first, _), (last, _)) = (told.first()?, told.last()?);
+    let done: f64 = told
+        .windows(2)
+        .map(|pair| (pair[1].0 - pair[0].0) * pair[1].1)
+        .sum();
+    Some((requests.parse().ok()?, done / (last - first))).filter(|_| last > first)
 }
 
 #[cfg(test)]
@@ -228,5 +236,7 @@ mod tests {
             None
         );
         assert_eq!(figures("pgbench: error", progress), None);
+        let late = "progress: 1.0 s, 10.0 tps, lat 1 ms\nprogress: 4.0 s, 100.0 tps, lat 1 ms\nprogress: 5.0 s, 500.0 tps, lat 1 ms\n";
+        assert_eq!(figures(report, late), Some((23_477, 200.0)));
     }
 }
