@@ -15,7 +15,7 @@ use crate::ids::{AccountId, CardNumber, TerminalId, TxnId};
 use crate::journal::{Journal, Slot, Update, UpdateNumber};
 use crate::ledger::{AccountHandle, Balance, Ledger, Posted, Searched};
 use crate::limits::MAX_TERMINALS;
-use crate::pin::{Peppers, Pin, PinError, PinProfile};
+use crate::pin::{Peppers, Pin, PinError, PinProfile, PinThreads};
 use crate::sync::Mutex;
 use crate::terminal::{SecretHash, Terminal};
 use crate::time::{Moment, Timestamp};
@@ -43,6 +43,7 @@ pub struct Bank {
     /// The originals that a terminal is settling: one request at a time for each.
     pub(crate) settling: DashSet<(AccountId, TxnId)>,
     peppers: Peppers,
+    pin_threads: PinThreads,
     /// What new PINs' hashes cost.
     pin_profile: PinProfile,
     /// The hash of some PIN, compared with where there is no card's hash to compare with.
@@ -161,6 +162,7 @@ impl Bank {
             readers,
             settling: DashSet::new(),
             peppers,
+            pin_threads: PinThreads::default(),
             pin_profile,
             decoy_hash,
             _lock: lock,
@@ -190,6 +192,7 @@ impl Bank {
             settling: DashSet::new(),
             readers: Readers::new(path),
             peppers: Peppers::read_or_create(&path.with_extension("pepper")).unwrap(),
+            pin_threads: PinThreads::default(),
             pin_profile: PinProfile::Fast,
             decoy_hash: String::new(),
             _lock: BankLock::take(path).unwrap(),
@@ -256,7 +259,7 @@ impl Bank {
             cell,
             pin_version,
         } = self.check_pin(&login.card, old)?;
-        let hash = self.peppers.hash(new, self.pin_profile)?;
+        let hash = self.pin_threads.run(|| self.peppers.hash(new, self.pin_profile))?;
         let pin = Arc::new(PinHash {
             hash,
             pepper_id: self.peppers.newest(),
@@ -297,8 +300,8 @@ impl Bank {
             return self.refuse(pin);
         };
         let judged = match &changed_pin {
-            Some(changed) => self.peppers.verify(pin, &changed.hash, changed.pepper_id),
-            None => self.peppers.verify(pin, &card.pin_hash, card.pepper_id),
+            Some(changed) => self.judge(pin, &changed.hash, changed.pepper_id),
+            None => self.judge(pin, &card.pin_hash, card.pepper_id),
         };
         let slot = self.journal().reserve_blocking()?;
         let (accepted, update) = cell.write(|live| {
@@ -336,9 +339,12 @@ impl Bank {
 
     /// The answer to a card that is unknown or blocked, after the work of a PIN check.
     fn refuse(&self, pin: &Pin) -> Result<PinAccepted, LoginError> {
-        self.peppers
-            .verify(pin, &self.decoy_hash, self.peppers.newest())?;
+        self.judge(pin, &self.decoy_hash, self.peppers.newest())?;
         Err(LoginError::Refused)
+    }
+
+    fn judge(&self, pin: &Pin, hash: &str, pepper_id: u32) -> Result<bool, PinError> {
+        self.pin_threads.run(|| self.peppers.verify(pin, hash, pepper_id))
     }
 
     /// The account's newest rows, at most `lines` of them, newest first, and the balance that they lead to. It

@@ -4,15 +4,18 @@
 //! costs to compute. Hence the pepper: a key that argon2 mixes in (its "secret" input, RFC 9106 section 3.1) and
 //! that lies in a file of its own. Whoever has the bank file alone can try no PIN at all.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::{Output, PasswordHash};
+use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::limits::{MAX_PEPPER_FILE_BYTES, MAX_PIN_DIGITS, MIN_PIN_DIGITS};
@@ -325,15 +328,63 @@ impl Peppers {
     }
 
     fn verify_bytes(&self, bytes: &[u8], hash: &str, pepper_id: u32) -> Result<bool, PinError> {
-        let parsed = PasswordHash::new(hash)
-            .map_err(|_| PinError::Hash(argon2::password_hash::Error::EncodingInvalid))?;
-        let params = Params::try_from(&parsed).map_err(PinError::Hash)?;
-        match self.argon2(pepper_id, params)?.verify_password(bytes, &parsed) {
-            Ok(()) => Ok(true),
-            Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
-            Err(error) => Err(PinError::Hash(error)),
+        const FOREIGN: PinError = PinError::Hash(argon2::password_hash::Error::EncodingInvalid);
+        let parsed = PasswordHash::new(hash).map_err(|_| FOREIGN)?;
+        let (Some(salt), Some(expected)) = (parsed.salt, parsed.hash) else {
+            return Err(FOREIGN);
+        };
+        if parsed.algorithm != ARGON2ID_IDENT || parsed.version != Some(Version::V0x13.into()) {
+            return Err(FOREIGN);
         }
+        let params = Params::try_from(&parsed).map_err(PinError::Hash)?;
+        let blocks = params.block_count();
+        let argon2 = self.argon2(pepper_id, params)?;
+        let mut computed = Zeroizing::new([0; Output::MAX_LENGTH]);
+        let computed = &mut computed[..expected.len()];
+        MEMORY
+            .with_borrow_mut(|memory| {
+                memory.resize(memory.len().max(blocks), Block::new());
+                argon2.hash_password_into_with_memory(bytes, &salt, computed, &mut memory[..blocks])
+            })
+            .map_err(|error| PinError::Hash(error.into()))?;
+        // Outputs are compared in a time that does not depend on where they differ.
+        Ok(Output::new(computed).is_ok_and(|computed| computed == expected))
     }
+}
+
+/// Threads that compute hashes of PINs and nothing else, one for each core. They give way to all others: a hash keeps a core busy for
+/// tens of milliseconds, and at equal priority whatever wakes meanwhile would wait some of them for its turn. Since they
+/// give way, they must not do what others wait for: no lock is taken on them.
+#[derive(Default)]
+pub(crate) struct PinThreads(OnceLock<ThreadPool>);
+
+impl PinThreads {
+    /// Computes on one of the threads, and waits for it.
+    pub(crate) fn run<R: Send>(&self, compute: impl FnOnce() -> R + Send) -> R {
+        let threads = self.0.get_or_init(|| {
+            ThreadPoolBuilder::new()
+                .thread_name(|n| format!("pin-{n}"))
+                .start_handler(|_| give_way())
+                .build()
+                .expect("the operating system gives the hashes of PINs their threads")
+        });
+        threads.install(compute)
+    }
+}
+
+/// Lets all other threads go before this one.
+fn give_way() {
+    // On Linux this is said of the calling thread alone. Elsewhere it would be of the process, which gains nothing by it.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(19) {
+        tracing::warn!(%error, "hashes of PINs are computed with the priority of all else");
+    }
+}
+
+thread_local! {
+    /// What argon2 works in, 19 MiB by the standard profile. A thread keeps it from one check to the next: to get it from the
+    /// system anew, page by page, takes a tenth of the time of a check.
+    static MEMORY: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
 }
 
 impl fmt::Debug for Peppers {
