@@ -259,7 +259,9 @@ impl Bank {
             cell,
             pin_version,
         } = self.check_pin(&login.card, old)?;
-        let hash = self.pin_threads.run(|| self.peppers.hash(new, self.pin_profile))?;
+        let hash = self
+            .pin_threads
+            .run(|| self.peppers.hash(new, self.pin_profile))?;
         let pin = Arc::new(PinHash {
             hash,
             pepper_id: self.peppers.newest(),

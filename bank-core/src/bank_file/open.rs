@@ -1,6 +1,5 @@
 //! Opening: recover, make durable what a killed process left, load, replay.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,15 +7,16 @@ use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 
 use super::rows::{
-    Totals, add_to_totals, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals,
+    Dirty, Totals, add_to_totals, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals,
 };
 use super::schema::{ACCOUNT_COLUMNS, JOURNAL_READ};
 use super::terminals::read_terminals;
 use super::{Access, BankFileError, BankLock, connect, real_path};
-use crate::account::AccountChange;
+use crate::account::{Account, AccountChange};
 use crate::ids::{AccountId, Lsn};
 use crate::ledger::Accounts;
 use crate::pin::{Peppers, PinProfile};
+use crate::row::Row;
 use crate::shared_cell::SharedCell;
 use crate::terminal::Terminal;
 
@@ -30,7 +30,7 @@ pub(crate) struct OpenedBank {
     pub(super) checkpoint_lsn: Lsn,
     pub(super) totals: Totals,
     /// What the journal says and the `accounts` table does not say yet.
-    pub(super) dirty: HashMap<AccountId, AccountChange>,
+    pub(super) dirty: Dirty,
     pub(crate) pin_profile: PinProfile,
     pub(crate) terminals: Vec<Terminal>,
 }
@@ -50,7 +50,7 @@ pub(crate) fn open_bank(path: &Path, peppers: &Peppers) -> Result<OpenedBank, Ba
         last_lsn: read_last_lsn(&connection)?,
         checkpoint_lsn: read_checkpoint_lsn(&connection)?,
         totals: read_totals(&connection)?,
-        dirty: HashMap::new(),
+        dirty: Dirty::default(),
         pin_profile: read_pin_profile(&connection)?,
         terminals: read_terminals(&connection)?,
         connection,
@@ -76,7 +76,10 @@ fn load_accounts(connection: &Connection) -> Result<Accounts, BankFileError> {
     let count: i64 = connection
         .query_row("SELECT count(*) FROM accounts", [], |row| row.get(0))
         .map_err(&sqlite)?;
-    let accounts = Accounts::with_capacity(usize::try_from(count).unwrap_or(0));
+    let accounts = Accounts::with_capacity_and_hasher(
+        usize::try_from(count).unwrap_or(0),
+        foldhash::fast::RandomState::default(),
+    );
     let mut select = connection
         .prepare(&format!("SELECT {ACCOUNT_COLUMNS} FROM accounts"))
         .map_err(&sqlite)?;
@@ -135,8 +138,11 @@ impl OpenedBank {
             .map_err(&sqlite)?;
         let mut expected = self.checkpoint_lsn;
         while let Some(columns) = found.next().map_err(&sqlite)? {
+            let mut account = None;
             let row = read_row(columns, |id| {
-                Some(self.accounts.get(&id)?.read(|account| account.currency))
+                let cell = self.accounts.get(&id)?;
+                account = Some(Arc::clone(&*cell));
+                Some(cell.read(|account| account.currency))
             })?;
             expected = expected.next();
             if row.lsn != expected {
@@ -147,7 +153,11 @@ impl OpenedBank {
             add_to_totals(&mut self.totals, &row);
             for (id, change) in row.changes() {
                 let prev_lsn = row.seen_from(id).map_or(Lsn::ZERO, |side| side.prev_lsn);
-                if apply(&self.accounts, id, prev_lsn, &change)? {
+                let cell = match &account {
+                    Some(cell) if id == row.account => Arc::clone(cell),
+                    _ => self.payee(id, &row)?,
+                };
+                if apply(&cell, id, prev_lsn, &change)? {
                     self.dirty
                         .entry(id)
                         .and_modify(|older| *older = older.then(change))
@@ -168,21 +178,22 @@ impl OpenedBank {
         }
         Ok(())
     }
+
+    fn payee(&self, id: AccountId, row: &Row) -> Result<Arc<SharedCell<Account>>, BankFileError> {
+        let cell = self.accounts.get(&id).ok_or_else(|| {
+            BankFileError::damaged(format!("journal row {} pays the unknown account {id}", row.lsn))
+        })?;
+        Ok(Arc::clone(&*cell))
+    }
 }
 
 /// Applies a change unless the account has it already. Gives whether it did.
 fn apply(
-    accounts: &Accounts,
+    cell: &SharedCell<Account>,
     id: AccountId,
     prev_lsn: Lsn,
     change: &AccountChange,
 ) -> Result<bool, BankFileError> {
-    let cell = accounts.get(&id).ok_or_else(|| {
-        BankFileError::damaged(format!(
-            "journal row {} pays the unknown account {id}",
-            change.lsn
-        ))
-    })?;
     cell.write(|account| {
         if change.lsn <= account.last_lsn {
             return Ok(false);

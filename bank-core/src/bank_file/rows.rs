@@ -1,6 +1,6 @@
 //! Between the bank's types and the columns of the bank file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use rusqlite::types::ValueRef;
@@ -8,7 +8,7 @@ use rusqlite::{Connection, Statement, params};
 
 use super::BankFileError;
 use super::schema::{ACCOUNT_COLUMNS, JOURNAL_COLUMNS};
-use crate::account::{Account, AccountStatus};
+use crate::account::{Account, AccountChange, AccountStatus};
 use crate::card::CardStatus;
 use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
 use crate::money::{Currency, Money};
@@ -18,6 +18,9 @@ use crate::time::{BusinessDate, Moment, Timestamp};
 
 /// Totals of the bank's own accounts.
 pub(crate) type Totals = BTreeMap<SystemLedger, i128>;
+
+/// Accounts that changed since their rows in the `accounts` table were written, and how.
+pub(super) type Dirty = HashMap<AccountId, AccountChange, foldhash::fast::RandomState>;
 
 /// That a column holds what this program never writes there.
 fn bad(table: &'static str, key: i64, column: &'static str) -> BankFileError {

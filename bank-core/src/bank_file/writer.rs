@@ -5,7 +5,6 @@
 //! bulk from a second connection while commits go on, the rest briefly between two commits, so that the log
 //! starts over from its beginning and does not grow.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::rows::{INSERT_ROW, Totals, add_to_totals, card_status_name, insert_row, write_checkpoint};
+use super::rows::{Dirty, INSERT_ROW, Totals, add_to_totals, card_status_name, insert_row, write_checkpoint};
 use super::{Access, BankFileError, OpenedBank, connect};
 use crate::account::AccountChange;
 use crate::ids::{AccountId, Lsn, TxnId};
@@ -57,7 +56,7 @@ pub(crate) struct BankFileWriter {
     checkpoint_lsn: Lsn,
     books: Arc<Mutex<Books>>,
     /// Accounts that changed since the account checkpoint that is under way, or since the last one.
-    dirty: HashMap<AccountId, AccountChange>,
+    dirty: Dirty,
     flush: Option<Flush>,
     wal: WalCheckpoints,
     policy: CheckpointPolicy,
