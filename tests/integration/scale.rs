@@ -166,3 +166,27 @@ fn opening_after_a_kill_beside_reading_the_rows() {
     );
     assert_spread(&figures["ratio"]);
 }
+
+#[test]
+fn the_latest_answers_beside_an_echo_server() {
+    let (text, figures) = scale(&[
+        "tail",
+        "--accounts",
+        "500",
+        "--connections",
+        "4",
+        "--rounds",
+        "2",
+        "--seconds",
+        "0.2",
+        "--checkpoints",
+        "0",
+    ]);
+    assert!(text.contains("p99.9 of the bank \u{f7} of echo"), "{text}");
+    assert_eq!(figures["rounds"], 2);
+    for spread in ["p999_us", "echo_p999_us", "ratio"] {
+        assert_spread(&figures[spread]);
+    }
+    let number = |name: &str| figures[name].as_f64().unwrap();
+    assert_eq!(number("per_second"), number("greatest_per_second") * 0.5);
+}

@@ -7,6 +7,7 @@
 mod logins;
 mod memory;
 mod recovery;
+mod tail;
 mod throughput;
 
 use std::error::Error;
@@ -44,6 +45,8 @@ enum What {
     Accounts(throughput::AccountsArgs),
     /// Throughput on a bank with a long journal, beside a new bank
     Journal(throughput::JournalArgs),
+    /// The latest answers at a share of the greatest rate, beside an echo server's
+    Tail(tail::TailArgs),
     /// Logins beside bare PIN checks on all cores, and what a storm of them does to those who are logged in
     Logins(logins::LoginsArgs),
     /// Memory that accounts and idle sessions take, and the time to open a bank
@@ -71,6 +74,7 @@ pub fn run(args: &ScaleArgs) -> Result<(), Box<dyn Error>> {
     let figures = match &args.what {
         What::Accounts(args) => throughput::accounts(args),
         What::Journal(args) => throughput::journal(args),
+        What::Tail(args) => tail::run(args),
         What::Logins(args) => logins::run(args),
         What::Memory(args) => memory::run(args),
         What::Recovery(args) => recovery::run(args),

@@ -139,7 +139,7 @@ pub(super) fn journal(args: &JournalArgs) -> Result<Value, Failure> {
 }
 
 /// A bank that is being served.
-struct Side {
+pub(super) struct Side {
     server: Server,
     bank: TestBank,
     accounts: u64,
@@ -148,7 +148,7 @@ struct Side {
 }
 
 impl Side {
-    fn serve(bank: TestBank, accounts: u64) -> Result<Side, Failure> {
+    pub(super) fn serve(bank: TestBank, accounts: u64) -> Result<Side, Failure> {
         let mut side = Side {
             server: bank.serve_quietly(),
             bank,
@@ -164,7 +164,7 @@ impl Side {
     }
 
     /// Account checkpoints since the beginning. One begins so many rows after the one before it began.
-    fn checkpoints_passed(&self) -> Result<u64, Failure> {
+    pub(super) fn checkpoints_passed(&self) -> Result<u64, Failure> {
         let now = self.number("SELECT checkpoint_lsn FROM bank")?;
         Ok((now - self.checkpoint) / ACCOUNT_CHECKPOINT_ROWS)
     }
@@ -174,18 +174,27 @@ impl Side {
         Ok(u64::try_from(number)?)
     }
 
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
     fn measure(&self, runtime: &Runtime, load: &Load) -> Result<Measured, Failure> {
-        let progress = Arc::new(AtomicU64::new(0));
-        let measured = runtime.block_on(make(self.server.address(), load, progress))?;
-        if measured.not_conserved.is_empty() {
-            Ok(measured)
-        } else {
-            Err(format!(
-                "money is not conserved (account, expected, found): {:?}",
-                measured.not_conserved
-            )
-            .into())
-        }
+        measure(runtime, &self.server, load)
+    }
+}
+
+/// Makes a load, and sees to it that no money was lost under it.
+pub(super) fn measure(runtime: &Runtime, server: &Server, load: &Load) -> Result<Measured, Failure> {
+    let progress = Arc::new(AtomicU64::new(0));
+    let measured = runtime.block_on(make(server.address(), load, progress))?;
+    if measured.not_conserved.is_empty() {
+        Ok(measured)
+    } else {
+        Err(format!(
+            "money is not conserved (account, expected, found): {:?}",
+            measured.not_conserved
+        )
+        .into())
     }
 }
 
@@ -260,6 +269,6 @@ fn figures(pairs: &[(f64, f64)], ratio: &OverRounds, args: &RoundsArgs) -> Value
     })
 }
 
-fn runtime() -> std::io::Result<Runtime> {
+pub(super) fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
