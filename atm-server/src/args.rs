@@ -1,6 +1,7 @@
 //! The command line as it is written. [`crate::config`] checks what it means.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -130,6 +131,9 @@ pub struct ServeArgs {
     /// Connections served at once; more are told that the server is full
     #[arg(long, value_name = "N", default_value_t = bank_core::limits::DEFAULT_CONNECTIONS)]
     pub connections: usize,
+    /// Threads that serve connections [default: one for each core but one, which is left to the journal]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
     /// Let in only terminals that were registered with a secret; otherwise an unknown one registers itself
     #[arg(long)]
     pub registered_terminals: bool,

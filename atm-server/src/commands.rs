@@ -271,6 +271,7 @@ fn serve(args: ServeArgs) -> Ended {
         .and_then(|config| {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
+                .worker_threads(config.workers)
                 .max_blocking_threads(BlockingWork::threads() + 2)
                 .build()?;
             let served = runtime.block_on(serve_bank(config));

@@ -1,7 +1,9 @@
 //! The command line as it is meant: checked once, here, so that nothing behind it needs to.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 
 use bank_core::limits::SPARE_OPEN_FILES;
 use bank_core::{PinProfile, Registration, bank_file};
@@ -61,6 +63,8 @@ pub struct ServeConfig {
     pub listen: SocketAddr,
     /// Connections served at once, at least 1.
     pub connections: usize,
+    /// Threads that serve them, at least 1.
+    pub workers: usize,
     /// Who registers terminals.
     pub registration: Registration,
 }
@@ -80,6 +84,7 @@ impl TryFrom<ServeArgs> for ServeConfig {
             paths: args.bank.into(),
             listen: args.listen,
             connections,
+            workers: args.workers.map_or_else(default_workers, NonZeroUsize::get),
             registration: if args.registered_terminals {
                 Registration::ByOperator
             } else {
@@ -87,6 +92,12 @@ impl TryFrom<ServeArgs> for ServeConfig {
             },
         })
     }
+}
+
+/// Threads that serve connections unless the operator says otherwise: one for each core but one, which is left to the journal's
+/// thread. It is as busy as they are, and whoever waits for a commit waits for it.
+pub fn default_workers() -> usize {
+    available_parallelism().map_or(1, |cores| cores.get().max(2) - 1)
 }
 
 /// Raises the limit of open files as far as is allowed and useful. Gives how many connections it has room for.

@@ -304,7 +304,15 @@ fn a_bench_tells_each_work_beside_the_echo_server() {
     let file = directory.path().join("bench.json");
     let bench = Command::new(program("atm-stress"))
         .args(["bench", "--rounds", "2", "--seconds", "0.05", "--accounts", "50"])
-        .args(["--connections", "1,4", "--pipeline", "1,3", "--json"])
+        .args([
+            "--connections",
+            "1,4",
+            "--pipeline",
+            "1,3",
+            "--echo-workers",
+            "2",
+            "--json",
+        ])
         .arg(&file)
         .output()
         .unwrap();

@@ -1,5 +1,6 @@
 //! The stress harness: for an engineer who wants figures, and does not take ours.
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use atm_tests::stress::{bench, check, echo, peers, run, scale, torture};
@@ -32,7 +33,11 @@ enum Command {
     Scale(scale::ScaleArgs),
     /// Be the echo server of `bench`
     #[command(hide = true)]
-    Echo,
+    Echo {
+        /// Its worker threads [default: as many as the bank server has]
+        #[arg(long, value_name = "N")]
+        workers: Option<NonZeroUsize>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -43,7 +48,7 @@ fn main() -> ExitCode {
         Command::Peers(args) => peers::run(&args).map(|()| true),
         Command::Torture(args) => torture::run(&args),
         Command::Scale(args) => scale::run(&args).map(|()| true),
-        Command::Echo => echo::serve().map(|()| true).map_err(Into::into),
+        Command::Echo { workers } => echo::serve(workers).map(|()| true).map_err(Into::into),
     };
     match conserved {
         Ok(true) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -45,6 +46,9 @@ pub struct BenchArgs {
     /// connections]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub pipeline: Vec<u32>,
+    /// Worker threads of the echo server [default: as many as the bank server has]
+    #[arg(long, value_name = "N")]
+    pub echo_workers: Option<NonZeroUsize>,
     /// How many accounts the bank has
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub accounts: u64,
@@ -207,6 +211,9 @@ pub fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
         echo: {
             let mut echo = Command::new(program("atm-stress"));
             echo.arg("echo");
+            if let Some(workers) = args.echo_workers {
+                echo.args(["--workers", &workers.to_string()]);
+            }
             Server::start(echo)
         },
         runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build()?,

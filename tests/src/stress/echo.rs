@@ -4,6 +4,9 @@
 //! gathers the replies to all requests that it finds in its buffer into one write, as the bank does. It keeps
 //! nothing, knows nothing, and waits for no disk.
 
+use std::num::NonZeroUsize;
+
+use atm_server::config::default_workers;
 use bank_core::limits::{FRAME_HEADER_BYTES, MAX_REQUEST_BYTES, READ_BUFFER_BYTES};
 use bank_core::protocol::{
     Greeting, Receipt, Reply, ReplyBody, Request, RequestBody, VERSION, encode, split,
@@ -11,12 +14,16 @@ use bank_core::protocol::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Serves on a free loopback port, which it names on standard output as the bank server does, until it is killed.
+/// Serves on a free loopback port, which it names on standard output as the bank server does, until it is killed; with as many
+/// worker threads as the bank server has by default, or with so many.
 ///
 /// # Errors
 /// If there is no port.
-pub fn serve() -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+pub fn serve(workers: Option<NonZeroUsize>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(workers.map_or_else(default_workers, NonZeroUsize::get))
+        .build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         println!("listening on {}", listener.local_addr()?);
