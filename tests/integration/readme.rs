@@ -73,6 +73,10 @@ fn as_built(line: &str) -> String {
             "scale journal --rows 100 --accounts 300 --rounds 1 --seconds 0.05",
         )
         .replace(
+            "scale tail",
+            "scale tail --accounts 300 --connections 4 --checkpoints 0 --rounds 1 --seconds 0.1",
+        )
+        .replace(
             "scale logins",
             "scale logins --connections 2 --logins 1 --rounds 1 --seconds 0.05",
         )
