@@ -23,8 +23,8 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::time::{Moment, Timestamp};
 use crate::transaction::{Order, Payee, Transaction, decide, reverse};
 
-/// All accounts, each in a cell of its own.
-/// The accounts. Their numbers are the bank's own, so nobody can choose them such that they hash alike, and a quick hash will do.
+/// All accounts, each in a cell of its own. Their numbers are the bank's, so nobody can choose them such that they hash alike, and
+/// a quick hash will do.
 pub(crate) type Accounts = DashMap<AccountId, Arc<SharedCell<Account>>, foldhash::fast::RandomState>;
 
 /// An account of an open bank.
