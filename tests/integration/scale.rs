@@ -1,7 +1,6 @@
 //! What growth costs: the commands that measure it, small, so that they do not rot.
 
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use atm_tests::stress::load::{self, Load, Mix, Payees, Work};
@@ -66,7 +65,7 @@ fn transfers_can_reach_all_accounts() {
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let made = runtime
-        .block_on(load::make(server.address(), &transfers, Arc::default()))
+        .block_on(load::make(server.address(), &transfers))
         .unwrap();
     assert_eq!(made.not_conserved, []);
     let paid: i64 = rusqlite::Connection::open(bank.path())

@@ -140,8 +140,7 @@ impl OpenedBank {
         while let Some(columns) = found.next().map_err(&sqlite)? {
             let mut account = None;
             let row = read_row(columns, |id| {
-                let cell = self.accounts.get(&id)?;
-                account = Some(Arc::clone(&*cell));
+                let cell = account.insert(Arc::clone(&*self.accounts.get(&id)?));
                 Some(cell.read(|account| account.currency))
             })?;
             expected = expected.next();
@@ -166,7 +165,7 @@ impl OpenedBank {
             }
         }
         for id in self.dirty.keys() {
-            if let Some(cell) = self.accounts.get(id) {
+            if let Some(cell) = self.accounts.get(id).map(|cell| Arc::clone(&*cell)) {
                 cell.write(|account| account.recent_ids.close());
             }
         }

@@ -8,18 +8,16 @@ use std::error::Error;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use super::commit_loop::CommitLoop;
 use super::load::{self, Load, Measured, Mix, make};
-use super::rounds::{OverRounds, seconds};
-use crate::{Server, TestBank, program};
+use super::rounds::OverRounds;
+use super::{echo, seconds};
+use crate::{Server, TestBank};
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
@@ -208,14 +206,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Box<dyn Error>> {
     let bank = TestBank::generate(args.accounts);
     let bench = Bench {
         server: bank.serve_quietly(),
-        echo: {
-            let mut echo = Command::new(program("atm-stress"));
-            echo.arg("echo");
-            if let Some(workers) = args.echo_workers {
-                echo.args(["--workers", &workers.to_string()]);
-            }
-            Server::start(echo)
-        },
+        echo: echo::start(args.echo_workers),
         runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
         commit_loop: CommitLoop::new(&bank)?,
     };
@@ -339,62 +330,7 @@ impl Bench {
     }
 
     fn measure(&self, server: &Server, load: &Load) -> Result<Measured, Box<dyn Error>> {
-        let measured = self
-            .runtime
-            .block_on(make(server.address(), load, Arc::new(AtomicU64::new(0))))?;
-        if measured.not_conserved.is_empty() {
-            Ok(measured)
-        } else {
-            Err(format!("money is not conserved: {:?}", measured.not_conserved).into())
-        }
-    }
-}
-
-/// Rows as the journal has them, each committed by itself in a database of its own on the same disk: what one client can have
-/// at most who waits for every one.
-struct CommitLoop {
-    connection: Connection,
-}
-
-impl CommitLoop {
-    fn new(bank: &TestBank) -> rusqlite::Result<CommitLoop> {
-        let table: String = Connection::open(bank.path())?.query_row(
-            "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'journal'",
-            [],
-            |row| row.get(0),
-        )?;
-        let connection = Connection::open(bank.directory().join("commits.db"))?;
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-        connection.execute_batch(&table)?;
-        Ok(CommitLoop { connection })
-    }
-
-    fn per_second(&self, duration: Duration) -> rusqlite::Result<f64> {
-        let first: i64 =
-            self.connection
-                .query_row("SELECT coalesce(max(lsn), 0) + 1 FROM journal", [], |row| {
-                    row.get(0)
-                })?;
-        let mut begin = self.connection.prepare("BEGIN IMMEDIATE")?;
-        let mut commit = self.connection.prepare("COMMIT")?;
-        let mut insert = self.connection.prepare(
-            "INSERT INTO journal VALUES (?1, ?2, 20778, 2, 0, ?3, 77777, 1, 'STRESS', 5000, 105000, ?4, NULL, NULL, NULL)",
-        )?;
-        let started = Instant::now();
-        let mut lsn = first;
-        while started.elapsed() < duration {
-            let id = lsn.to_be_bytes().repeat(2);
-            begin.execute([])?;
-            insert.execute(params![lsn, 1_795_219_200_000 + lsn, id, lsn - 1])?;
-            commit.execute([])?;
-            lsn += 1;
-        }
-        let per_second = (lsn - first) as f64 / started.elapsed().as_secs_f64();
-        self.connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        Ok(per_second)
+        Ok(self.runtime.block_on(make(server.address(), load))?.conserved()?)
     }
 }
 

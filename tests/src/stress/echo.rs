@@ -5,6 +5,7 @@
 //! nothing, knows nothing, and waits for no disk.
 
 use std::num::NonZeroUsize;
+use std::process::Command;
 
 use atm_server::config::default_workers;
 use bank_core::limits::{FRAME_HEADER_BYTES, MAX_REQUEST_BYTES, READ_BUFFER_BYTES};
@@ -13,6 +14,8 @@ use bank_core::protocol::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::{Server, program};
 
 /// Serves on a free loopback port, which it names on standard output as the bank server does, until it is killed; with as many
 /// worker threads as the bank server has by default, or with so many.
@@ -33,6 +36,16 @@ pub fn serve(workers: Option<NonZeroUsize>) -> std::io::Result<()> {
             tokio::spawn(echo(stream));
         }
     })
+}
+
+/// Starts one as a process of its own, with so many worker threads or as many as [`serve`] says.
+pub fn start(workers: Option<NonZeroUsize>) -> Server {
+    let mut echo = Command::new(program("atm-stress"));
+    echo.arg("echo");
+    if let Some(workers) = workers {
+        echo.args(["--workers", &workers.to_string()]);
+    }
+    Server::start(echo)
 }
 
 /// Answers that a bank with some history would give.

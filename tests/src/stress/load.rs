@@ -12,7 +12,6 @@ use std::io;
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bank_core::TxnId;
@@ -261,6 +260,18 @@ impl Measured {
         self.answers as f64 / self.elapsed.max(Duration::from_nanos(1)).as_secs_f64()
     }
 
+    /// Itself, if the money is all there.
+    ///
+    /// # Errors
+    /// [`LoadError::NotConserved`].
+    pub fn conserved(self) -> Result<Measured, LoadError> {
+        if self.not_conserved.is_empty() {
+            Ok(self)
+        } else {
+            Err(LoadError::NotConserved(self.not_conserved))
+        }
+    }
+
     /// A percentile of the latency, in microseconds.
     pub fn latency_us(&self, percentile: f64) -> f64 {
         us(&self.latency, percentile)
@@ -298,6 +309,9 @@ pub enum LoadError {
         /// What the server said.
         message: String,
     },
+    /// Money was lost, or came from elsewhere.
+    #[error("money is not conserved (account, expected, found): {0:?}")]
+    NotConserved(Vec<(u64, i64, i64)>),
     /// Some answers never came.
     #[error(
         "some requests are not answered {} seconds after the load's end; look at the server's log",
@@ -355,18 +369,15 @@ impl Done {
     }
 }
 
-/// Makes the load, and counts answers into `progress` while it lasts, to within a second.
+/// Makes the load.
 ///
 /// Balances are read before the first request and after the last answer: if no other client uses these
 /// accounts meanwhile, each must have changed by exactly what was approved.
 ///
 /// # Errors
 /// [`LoadError`].
-pub async fn make(server: &str, load: &Load, progress: Arc<AtomicU64>) -> Result<Measured, LoadError> {
-    watch(server, load, |step, _| {
-        progress.fetch_add(step.answers, Ordering::Relaxed);
-    })
-    .await
+pub async fn make(server: &str, load: &Load) -> Result<Measured, LoadError> {
+    watch(server, load, |_, _| {}).await
 }
 
 /// Makes the load as [`make`] does, and shows each step when it is over, with its latencies in nanoseconds. In

@@ -1,7 +1,6 @@
 //! What alternating rounds gave: the least, the middle and the greatest.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -47,14 +46,6 @@ impl fmt::Display for OverRounds {
     }
 }
 
-/// Reads a command line's seconds.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "a number of seconds is wanted, such as 2 or 0.5".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,13 +59,5 @@ mod tests {
             format!("{:<18}|", OverRounds::of([1.0])),
             "1.00 (1.00\u{2013}1.00)  |"
         );
-    }
-
-    #[test]
-    fn seconds_are_a_positive_number() {
-        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for bad in ["", "x", "-1", "nan", "1e99"] {
-            assert!(seconds(bad).is_err(), "{bad:?}");
-        }
     }
 }

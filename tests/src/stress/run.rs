@@ -4,15 +4,14 @@ use std::error::Error;
 use std::fs;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::load::{Load, MOST_OUTSTANDING, Measured, Mix, Payees, Spread, Step, us, watch};
-use super::plot;
-use crate::{Server, TestBank, program};
+use super::{echo, plot, seconds};
+use crate::{Server, TestBank};
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -79,14 +78,6 @@ pub enum SpreadArg {
     Zipf,
     /// Account 1, for all connections (a transfer has nobody to go to, and is declined)
     Hot,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|&duration| duration <= Duration::from_hours(24 * 365))
-        .ok_or_else(|| "not a number of seconds from 0 to a year's".to_owned())
 }
 
 fn number<const LEAST: u32, const MOST: u32>(text: &str) -> Result<f64, String> {
@@ -158,10 +149,8 @@ struct Own {
 impl Own {
     fn start(args: &RunArgs) -> Own {
         if args.echo {
-            let mut echo = Command::new(program("atm-stress"));
-            echo.arg("echo");
             return Own {
-                server: Server::start(echo),
+                server: echo::start(None),
                 _bank: None,
             };
         }

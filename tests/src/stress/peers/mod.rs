@@ -14,7 +14,6 @@ use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -25,6 +24,8 @@ use self::postgresql::PostgreSql;
 use self::programs::Places;
 use self::redis::Redis;
 use super::load::{Load, Spread, make};
+use super::rounds::OverRounds;
+use super::{echo, seconds};
 use crate::{Server, TestBank, program};
 
 mod postgresql;
@@ -47,8 +48,8 @@ pub struct PeersArgs {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// How long each measurement lasts (PostgreSQL's: whole seconds, rounded up, after one that is not counted)
-    #[arg(long, value_name = "S", default_value_t = 2.0)]
-    pub seconds: f64,
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
+    pub seconds: Duration,
     /// Connections at once, one request outstanding each
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub connections: u32,
@@ -80,8 +81,7 @@ pub fn run(args: &PeersArgs) -> Result<(), Box<dyn Error>> {
     let work = Work {
         connections: args.connections,
         accounts: args.accounts,
-        duration: Duration::try_from_secs_f64(args.seconds)
-            .map_err(|_| "--seconds must be a number of seconds")?,
+        duration: args.seconds,
     };
     let places = Places::of_this_machine();
     let (postgresql, redis) = (
@@ -107,7 +107,7 @@ pub fn run(args: &PeersArgs) -> Result<(), Box<dyn Error>> {
         // Servers that run as nobody must get through to their own directories.
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o711))?;
         let bank = Bank::start(place.path(), work).await?;
-        let mut peers = vec![Peer::Echo(echo())];
+        let mut peers = vec![Peer::Echo(echo::start(None))];
         if let Ok(programs) = postgresql {
             peers.push(Peer::PostgreSql(
                 PostgreSql::start(programs, place.path(), work).await?,
@@ -165,12 +165,6 @@ impl Bank {
     }
 }
 
-fn echo() -> Server {
-    let mut echo = Command::new(program("atm-stress"));
-    echo.arg("echo");
-    Server::start(echo)
-}
-
 /// Answers a second of a server that has our frames.
 async fn ask(server: &Server, spread: Spread, round: u32, work: Work) -> Result<f64, Box<dyn Error>> {
     let load = Load {
@@ -178,12 +172,7 @@ async fn ask(server: &Server, spread: Spread, round: u32, work: Work) -> Result<
         seed: u64::from(round) << 32,
         ..Load::new(work.connections as usize, work.accounts, work.duration)
     };
-    let measured = make(server.address(), &load, Arc::default()).await?;
-    if measured.not_conserved.is_empty() {
-        Ok(measured.per_second())
-    } else {
-        Err(format!("money is not conserved: {:?}", measured.not_conserved).into())
-    }
+    Ok(make(server.address(), &load).await?.conserved()?.per_second())
 }
 
 /// Whom the bank is compared with.
@@ -295,13 +284,6 @@ fn progress_bar(measurements: u64) -> ProgressBar {
     ProgressBar::new(measurements).with_style(style.expect("the template is well-formed"))
 }
 
-/// The least of some measurements, the one in the middle, and the most.
-fn spread(values: &[f64]) -> [f64; 3] {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    [sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]]
-}
-
 fn table(args: &PeersArgs, rows: &[Row]) -> String {
     let name_width = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
     let mut table = format!(
@@ -310,20 +292,19 @@ fn table(args: &PeersArgs, rows: &[Row]) -> String {
         args.connections,
         args.accounts,
         args.rounds,
-        args.seconds,
+        args.seconds.as_secs_f64(),
         "",
         "accounts",
         "per second (min-max)",
         "bank / it (min-max)",
     );
     for row in rows {
-        let [least, median, most] = spread(&row.per_second);
-        let per_second = format!("{median:.0} ({least:.0}-{most:.0})");
+        let OverRounds { min, median, max } = OverRounds::of(row.per_second.iter().copied());
+        let per_second = format!("{median:.0} ({min:.0}\u{2013}{max:.0})");
         let ratio = if row.ratios.is_empty() {
             String::new()
         } else {
-            let [least, median, most] = spread(&row.ratios);
-            format!("{median:.2} ({least:.2}-{most:.2})")
+            OverRounds::of(row.ratios.iter().copied()).to_string()
         };
         let line = format!(
             "{:name_width$}  {:>8}  {per_second:>26}  {ratio:>21}",
@@ -344,10 +325,7 @@ fn table(args: &PeersArgs, rows: &[Row]) -> String {
 }
 
 fn to_json(args: &PeersArgs, rows: &[Row]) -> serde_json::Value {
-    let spread = |values: &[f64]| {
-        let [min, median, max] = spread(values);
-        json!({ "min": min, "median": median, "max": max })
-    };
+    let spread = |values: &[f64]| OverRounds::of(values.iter().copied()).to_json();
     let row = |row: &Row| {
         let ratio = (!row.ratios.is_empty()).then(|| spread(&row.ratios));
         json!({
@@ -356,18 +334,7 @@ fn to_json(args: &PeersArgs, rows: &[Row]) -> serde_json::Value {
         })
     };
     json!({
-        "connections": args.connections, "accounts": args.accounts, "rounds": args.rounds, "seconds": args.seconds,
+        "connections": args.connections, "accounts": args.accounts, "rounds": args.rounds, "seconds": args.seconds.as_secs_f64(),
         "rows": rows.iter().map(row).collect::<Vec<_>>(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_an_even_number_the_middle_is_the_upper_one() {
-        assert_eq!(spread(&[3.0, 1.0, 2.0]), [1.0, 2.0, 3.0]);
-        assert_eq!(spread(&[4.0, 1.0, 3.0, 2.0]), [1.0, 3.0, 4.0]);
-    }
 }

@@ -10,7 +10,8 @@ use bank_core::{Peppers, Pin, TerminalId, bank_file};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::super::rounds::{OverRounds, seconds};
+use super::super::rounds::OverRounds;
+use super::super::seconds;
 use super::{Failure, generate, log_in, look_into, pause_until, session};
 use crate::{Server, TestBank};
 

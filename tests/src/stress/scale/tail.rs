@@ -1,15 +1,14 @@
 //! `scale tail`: how late the latest answers are at a rate that the bank can bear, beside an echo server's at the same rate.
 
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::super::load::Load;
-use super::super::rounds::{OverRounds, seconds};
+use super::super::rounds::OverRounds;
+use super::super::{echo, seconds};
 use super::throughput::{Side, measure, runtime};
 use super::{Failure, generate};
-use crate::{Server, program};
 
 /// Arguments of `scale tail`.
 #[derive(Debug, clap::Args)]
@@ -52,9 +51,7 @@ fn share(text: &str) -> Result<f64, String> {
 pub(super) fn run(args: &TailArgs) -> Result<Value, Failure> {
     const GREATEST_RATE: Duration = Duration::from_secs(2);
     let bank = Side::serve(generate(args.accounts, &[]), args.accounts)?;
-    let mut echo = Command::new(program("atm-stress"));
-    echo.arg("echo");
-    let echo = Server::start(echo);
+    let echo = echo::start(None);
     let runtime = runtime()?;
     let connections = args.connections as usize;
     let closed = Load::new(connections, args.accounts, GREATEST_RATE.min(args.seconds));

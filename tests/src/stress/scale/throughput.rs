@@ -1,7 +1,5 @@
 //! `scale accounts` and `scale journal`: durable transactions a second on a bank that has grown, beside one that has not.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bank_core::limits::ACCOUNT_CHECKPOINT_ROWS;
@@ -9,7 +7,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::super::load::{Load, Measured, Mix, Payees, Work, make};
-use super::super::rounds::{OverRounds, seconds};
+use super::super::rounds::OverRounds;
+use super::super::seconds;
 use super::{Failure, generate, look_into};
 use crate::{Server, TestBank};
 
@@ -185,17 +184,7 @@ impl Side {
 
 /// Makes a load, and sees to it that no money was lost under it.
 pub(super) fn measure(runtime: &Runtime, server: &Server, load: &Load) -> Result<Measured, Failure> {
-    let progress = Arc::new(AtomicU64::new(0));
-    let measured = runtime.block_on(make(server.address(), load, progress))?;
-    if measured.not_conserved.is_empty() {
-        Ok(measured)
-    } else {
-        Err(format!(
-            "money is not conserved (account, expected, found): {:?}",
-            measured.not_conserved
-        )
-        .into())
-    }
+    Ok(runtime.block_on(make(server.address(), load))?.conserved()?)
 }
 
 /// Posts so many rows or somewhat more, says how far it is, and gives how many they are.
