@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::client::ClientConfig;
 use crate::dispenser::{CassetteError, Cassettes};
 use crate::terminal::TerminalConfig;
+use crate::tls::{Privacy, Tls, TlsError, TlsFiles};
 
 /// An ATM terminal: a menu for people and, with a command, one answer for a script.
 #[derive(Debug, Parser)]
@@ -53,6 +54,83 @@ pub struct BankArgs {
     /// A file whose first line is this terminal's secret: 64 hexadecimal digits
     #[arg(long, value_name = "F", env = "ATM_TERMINAL_SECRET_FILE", global = true)]
     pub terminal_secret_file: Option<PathBuf>,
+    /// How to speak TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
+/// How to speak TLS.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "TLS")]
+pub struct TlsArgs {
+    /// The authority that vouches for the bank, in PEM: speak TLS 1.3, and with nobody else
+    #[arg(long, value_name = "FILE", env = "ATM_TLS_CA", global = true)]
+    pub tls_ca: Option<PathBuf>,
+    /// This terminal's certificate, in PEM
+    #[arg(long, value_name = "FILE", env = "ATM_TLS_CERT", global = true)]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of this terminal's certificate, in PEM, for its owner alone to read
+    #[arg(long, value_name = "FILE", env = "ATM_TLS_KEY", global = true)]
+    pub tls_key: Option<PathBuf>,
+    /// The name that the bank's certificate must have [default: the host in --server]
+    #[arg(long, value_name = "NAME", global = true)]
+    pub tls_server_name: Option<String>,
+    /// Speak to a server on the network without TLS, so that everybody on the way can read PINs and change amounts
+    #[arg(long, global = true)]
+    pub dangerously_let_the_network_read_pins: bool,
+}
+
+/// Why what the command line says of the bank cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum BankArgsError {
+    /// The secret's file is not fit for use.
+    #[error(transparent)]
+    Secret(#[from] TerminalSecretError),
+    /// What TLS needs is not fit for use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Options that make no sense without each other, or with each other.
+    #[error("{0}")]
+    Options(&'static str),
+}
+
+impl TlsArgs {
+    fn privacy(&self) -> Result<Privacy, BankArgsError> {
+        let TlsArgs {
+            tls_ca,
+            tls_cert,
+            tls_key,
+            tls_server_name,
+            dangerously_let_the_network_read_pins: dangerously,
+        } = self;
+        let own = match (tls_cert, tls_key) {
+            (Some(cert), Some(key)) => Some((cert.as_path(), key.as_path())),
+            (None, None) => None,
+            _ => {
+                return Err(BankArgsError::Options(
+                    "--tls-cert and --tls-key belong together: give both or neither",
+                ));
+            }
+        };
+        let Some(ca) = tls_ca else {
+            return if own.is_some() || tls_server_name.is_some() {
+                Err(BankArgsError::Options(
+                    "without --tls-ca no TLS is spoken: give it, or leave all of --tls-... out",
+                ))
+            } else if *dangerously {
+                Ok(Privacy::Nothing)
+            } else {
+                Ok(Privacy::Loopback)
+            };
+        };
+        if *dangerously {
+            return Err(BankArgsError::Options(
+                "with --tls-ca the network reads nothing: leave --dangerously-... out",
+            ));
+        }
+        let files = TlsFiles { ca, own };
+        Ok(Privacy::Tls(Tls::new(files, tls_server_name.as_deref())?))
+    }
 }
 
 /// The terminal of the menu: an ATM with notes and a journal.
@@ -122,8 +200,8 @@ impl BankArgs {
     /// What a client is to know of it; `terminal` is its id unless another was given.
     ///
     /// # Errors
-    /// [`TerminalSecretError`] if the secret's file is not fit for use.
-    pub fn config(&self, terminal: &str) -> Result<ClientConfig, TerminalSecretError> {
+    /// [`BankArgsError`] if a file is not fit for use, or options contradict each other.
+    pub fn config(&self, terminal: &str) -> Result<ClientConfig, BankArgsError> {
         let terminal = self
             .terminal
             .unwrap_or_else(|| TerminalId::new(terminal).expect("a default is a terminal's id"));
@@ -132,6 +210,7 @@ impl BankArgs {
             .map_or(TRANSACTION_DEADLINE, |seconds| Duration::new(seconds.into(), 0));
         let secret = self.terminal_secret_file.as_deref().map(TerminalSecret::read);
         Ok(ClientConfig {
+            privacy: self.tls.privacy()?,
             secret: secret.transpose()?,
             deadline,
             ..ClientConfig::new(&self.server, terminal)

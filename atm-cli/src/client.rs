@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::connection::{
     Balance, Connection, ConnectionError, Customer, Fate, Outcome, StatementLine, Totals,
 };
+use crate::tls::Privacy;
 use crate::txn_ids::TxnIds;
 
 /// Which bank a client talks to, as whom, and how patiently.
@@ -28,6 +29,8 @@ pub struct ClientConfig {
     pub server: String,
     /// The terminal's id.
     pub terminal: TerminalId,
+    /// How what they say is kept from others.
+    pub privacy: Privacy,
     /// What proves that it is that terminal.
     pub secret: Option<TerminalSecret>,
     /// The last transaction id that the terminal has made, if it knows: further ones are later.
@@ -39,11 +42,12 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// A terminal without a secret, and the usual deadlines.
+    /// A terminal without a secret and without TLS, and the usual deadlines.
     pub fn new(server: &str, terminal: TerminalId) -> ClientConfig {
         ClientConfig {
             server: server.to_owned(),
             terminal,
+            privacy: Privacy::Loopback,
             secret: None,
             last_txn_id: None,
             deadline: TRANSACTION_DEADLINE,
@@ -469,10 +473,11 @@ impl Client {
         let ClientConfig {
             server,
             terminal,
+            privacy,
             secret,
             ..
         } = &self.config;
-        let connection = Connection::open(server, *terminal, secret.as_ref(), deadline)?;
+        let connection = Connection::open(server, privacy, *terminal, secret.as_ref(), deadline)?;
         self.txn_ids.hear(connection.server_time());
         Ok(connection)
     }

@@ -4,11 +4,10 @@
 //! that it is in doubt. Nothing is asked twice: that is what [`crate::client`] is for. A connection that has failed
 //! is of no use any more.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Instant;
 
-use bank_core::limits::{CONNECT_DEADLINE, MAX_REPLY_BYTES, REPLY_DEADLINE};
+use bank_core::limits::{MAX_REPLY_BYTES, REPLY_DEADLINE};
 use bank_core::protocol::{
     self, ErrorCode, FrameError, Greeting, Hello, MAGIC, NOTICE_ID, Proof, Receipt, Reply, ReplyBody,
     Request, RequestBody, Secret, VERSION, encode,
@@ -17,6 +16,9 @@ use bank_core::{
     AccountId, Amount, CardNumber, Currency, Lsn, Money, TerminalId, TerminalSecret, Timestamp, TxnId,
 };
 use zeroize::Zeroize;
+
+use crate::tls::Privacy;
+use crate::transport::Transport;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,14 @@ pub enum ConnectionError {
         server: String,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// By TLS it turned out that the bank, or this terminal, is not who it says: nothing was asked.
+    #[error("{server} was not told anything: {why}")]
+    NotTrusted {
+        /// The address.
+        server: String,
+        /// Whose certificate was not accepted, and why.
+        why: String,
     },
     /// The connection was gone before the whole request was on its way: nothing was asked.
     #[error("the connection to the bank was gone before it could be asked: {0}")]
@@ -83,9 +93,10 @@ impl ConnectionError {
                         | ErrorCode::TimedOut
                 )
             ),
-            ConnectionError::StaleId { .. } | ConnectionError::Frame(_) | ConnectionError::Unexpected => {
-                false
-            }
+            ConnectionError::NotTrusted { .. }
+            | ConnectionError::StaleId { .. }
+            | ConnectionError::Frame(_)
+            | ConnectionError::Unexpected => false,
         }
     }
 
@@ -198,7 +209,7 @@ pub struct ServerTime {
 /// A connection to the bank.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    transport: Transport,
     received: Vec<u8>,
     last_id: u32,
     deadline: Option<Instant>,
@@ -208,13 +219,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, and introduces a terminal that has no secret. Each answer is waited for as long as
+    /// Connects to a server on this machine, and introduces a terminal that has no secret. Each answer is waited for as long as
     /// [`REPLY_DEADLINE`].
     ///
     /// # Errors
     /// As [`Connection::open`].
     pub fn connect(server: &str, terminal: TerminalId) -> Result<Connection, ConnectionError> {
-        let mut connection = Connection::open(server, terminal, None, Instant::now() + REPLY_DEADLINE)?;
+        let deadline = Instant::now() + REPLY_DEADLINE;
+        let mut connection = Connection::open(server, &Privacy::Loopback, terminal, None, deadline)?;
         connection.deadline = None;
         Ok(connection)
     }
@@ -223,9 +235,11 @@ impl Connection {
     /// deadline.
     ///
     /// # Errors
-    /// [`ConnectionError::Unreachable`], or [`ConnectionError::Refused`] if the bank does not want to talk.
+    /// [`ConnectionError::Unreachable`], [`ConnectionError::NotTrusted`], or [`ConnectionError::Refused`] if the bank does
+    /// not want to talk.
     pub fn open(
         server: &str,
+        privacy: &Privacy,
         terminal: TerminalId,
         secret: Option<&TerminalSecret>,
         deadline: Instant,
@@ -234,9 +248,9 @@ impl Connection {
             server: server.to_owned(),
             source,
         };
-        let stream = connect_to_any(server, deadline).map_err(unreachable)?;
+        let transport = Transport::connect(server, privacy, deadline).map_err(unreachable)?;
         let mut connection = Connection {
-            stream,
+            transport,
             received: Vec::new(),
             last_id: NOTICE_ID,
             deadline: Some(deadline),
@@ -255,11 +269,26 @@ impl Connection {
         };
         let mut frame = Vec::with_capacity(REQUEST_CAPACITY);
         encode(&hello, &mut frame);
-        let written = connection.write(&frame, deadline);
+        let written = connection.transport.write_all(&frame, deadline);
         frame.zeroize();
-        // Even after a failed write a refusal may be waiting.
+        // Even after a failed write a refusal may be waiting, and what came of a certificate is told only now.
         let body = connection.read_frame(deadline).map_err(|error| match error {
-            ConnectionError::Lost(source) => unreachable(written.err().unwrap_or(source)),
+            ConnectionError::Lost(source) => {
+                let why = match privacy {
+                    Privacy::Tls(tls) => [Some(&source), written.as_ref().err()]
+                        .into_iter()
+                        .flatten()
+                        .find_map(|error| tls.explain(error)),
+                    Privacy::Loopback | Privacy::Nothing => None,
+                };
+                match why {
+                    Some(why) => ConnectionError::NotTrusted {
+                        server: server.to_owned(),
+                        why,
+                    },
+                    None => unreachable(written.err().unwrap_or(source)),
+                }
+            }
             other => other,
         })?;
         match protocol::decode::<Greeting<'_>>(&body)? {
@@ -533,7 +562,7 @@ impl Connection {
             &mut frame,
         );
         let written = if self.is_quiet() {
-            self.write(&frame, deadline)
+            self.transport.write_all(&frame, deadline)
         } else {
             Err(io::ErrorKind::BrokenPipe.into())
         };
@@ -573,19 +602,8 @@ impl Connection {
 
     /// Whether the bank has said nothing of its own accord since its last reply, and has not hung up. If it has, a
     /// request would not be read any more, and it is known that nothing was asked.
-    fn is_quiet(&self) -> bool {
-        let nothing_there = || -> io::Result<bool> {
-            self.stream.set_nonblocking(true)?;
-            let peeked = self.stream.peek(&mut [0]);
-            self.stream.set_nonblocking(false)?;
-            Ok(peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock))
-        };
-        self.received.is_empty() && nothing_there().unwrap_or(false)
-    }
-
-    fn write(&mut self, frame: &[u8], deadline: Instant) -> io::Result<()> {
-        self.stream.set_write_timeout(Some(left_until(deadline)?))?;
-        self.stream.write_all(frame)
+    fn is_quiet(&mut self) -> bool {
+        self.received.is_empty() && self.transport.is_quiet()
     }
 
     /// Waits for a whole frame and gives its body.
@@ -597,16 +615,10 @@ impl Connection {
                 self.received.drain(..used);
                 return Ok(body);
             }
-            let read = left_until(deadline)
-                .and_then(|left| self.stream.set_read_timeout(Some(left)))
-                .and_then(|()| self.stream.read(&mut chunk));
-            match read {
+            match self.transport.read(&mut chunk, deadline) {
                 Ok(0) => return Err(ConnectionError::Lost(io::ErrorKind::UnexpectedEof.into())),
                 Ok(bytes) => self.received.extend_from_slice(&chunk[..bytes]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(ConnectionError::Lost(io::ErrorKind::TimedOut.into()));
-                }
                 Err(error) => return Err(ConnectionError::Lost(error)),
             }
         }
@@ -622,30 +634,6 @@ impl Connection {
 
 /// Bytes that a request's frame never outgrows, lest a secret should be left behind in memory that it outgrew.
 const REQUEST_CAPACITY: usize = 256;
-
-fn connect_to_any(server: &str, deadline: Instant) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in server.to_socket_addrs()? {
-        let timeout = left_until(deadline)?.min(CONNECT_DEADLINE);
-        match TcpStream::connect_timeout(&address, timeout) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// What is left until the deadline: more than nothing, for a timeout of nothing would be none at all.
-fn left_until(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    Ok(left)
-}
 
 fn outcome(lsn: Lsn, body: &ReplyBody<'_>) -> Option<Outcome> {
     match *body {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use atm_server::server::Service;
 use bank_core::bank_file::{self, CardSecurity, ExistingNames};
 use bank_core::limits::DEMO_CONNECTIONS;
 use bank_core::loading::AccountList;
@@ -91,13 +92,12 @@ fn serve(runtime: &Runtime, path: &Path) -> Result<Served, Error> {
     let address = listener.local_addr()?.to_string();
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { stopped.await.unwrap_or("the demonstration has ended") };
-    let server = runtime.spawn(atm_server::server::run(
-        listener,
-        bank,
-        DEMO_CONNECTIONS,
-        Registration::BySelf,
-        shutdown,
-    ));
+    let service = Service {
+        connections: DEMO_CONNECTIONS,
+        registration: Registration::BySelf,
+        tls: None,
+    };
+    let server = runtime.spawn(atm_server::server::run(listener, bank, service, None, shutdown));
     Ok(Served {
         address,
         stop,

@@ -15,5 +15,7 @@ pub mod prompt;
 mod screen;
 pub mod supervisor;
 pub mod terminal;
+pub mod tls;
+mod transport;
 pub mod txn_ids;
 mod words;

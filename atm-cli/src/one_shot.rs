@@ -66,7 +66,12 @@ impl OneShotError {
             OneShotError::Client(ClientError::Connection(ConnectionError::Unreachable { .. })) => {
                 Ended::Unreachable
             }
-            OneShotError::Client(error) if error.code() == Some(ErrorCode::LoginRefused) => {
+            OneShotError::Client(error)
+                if matches!(
+                    error.code(),
+                    Some(ErrorCode::LoginRefused | ErrorCode::TooManyFailures)
+                ) =>
+            {
                 Ended::LoginRefused
             }
             OneShotError::Client(_) => Ended::Failed,
@@ -79,6 +84,9 @@ impl OneShotError {
             OneShotError::PinFile(..) | OneShotError::Amount(_) => "usage",
             OneShotError::Client(ClientError::Connection(ConnectionError::Unreachable { .. })) => {
                 "unreachable"
+            }
+            OneShotError::Client(ClientError::Connection(ConnectionError::NotTrusted { .. })) => {
+                "not_trusted"
             }
             OneShotError::Client(ClientError::Connection(ConnectionError::StaleId { .. })) => "stale_id",
             OneShotError::Client(ClientError::Undone { .. }) => "reversed",

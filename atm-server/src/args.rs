@@ -38,6 +38,10 @@ last four digits of that number, with leading zeros: card 7 has PIN 0007, card 1
     Statement(StatementArgs),
     /// Register a terminal with a secret, without which nobody comes in under its id; the bank must not be served
     AddTerminal(AddTerminalArgs),
+    /// Tell a running server what only an operator may, through its operators' socket
+    Admin(AdminArgs),
+    /// Make a private authority, and by it the certificates of the server and of terminals, for TLS
+    Certificate(CertificateArgs),
 }
 
 /// Which bank.
@@ -120,7 +124,7 @@ pub struct ServeArgs {
     /// Which bank.
     #[command(flatten)]
     pub bank: SecretBankArgs,
-    /// Where to listen: a loopback address, until there is TLS; port 0 takes a free one
+    /// Where to listen; port 0 takes a free one. Other addresses than loopback's need TLS
     #[arg(
         long,
         value_name = "ADDR",
@@ -134,9 +138,80 @@ pub struct ServeArgs {
     /// Threads that serve connections [default: one for each core but one, which is left to the journal]
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
-    /// Let in only terminals that were registered with a secret; otherwise an unknown one registers itself
+    /// Let in only terminals with a secret or a certificate; otherwise an unknown one on this machine registers itself
     #[arg(long)]
     pub registered_terminals: bool,
+    /// Open a Unix socket for "atm-server admin", for the server's user alone
+    #[arg(long, value_name = "PATH", env = "ATM_ADMIN_SOCKET")]
+    pub admin_socket: Option<PathBuf>,
+    /// How to speak TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
+/// Arguments of `admin`.
+#[derive(Debug, clap::Args)]
+pub struct AdminArgs {
+    /// The socket that the server was told to open
+    #[arg(long, value_name = "PATH", env = "ATM_ADMIN_SOCKET")]
+    pub admin_socket: PathBuf,
+    /// Answer in one line of JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What the server is to do.
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+/// What an operator may ask of a running server.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Make a card that three wrong PINs have blocked of use again
+    UnblockCard {
+        /// The card's number, or the holder's name if that serves as one
+        #[arg(value_name = "CARD")]
+        card: String,
+    },
+    /// End in order: what is under way is finished first
+    Shutdown,
+}
+
+/// How to speak TLS.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "TLS")]
+pub struct TlsArgs {
+    /// The server's certificate, in PEM: speak TLS 1.3 ("atm-server certificate" makes what is needed)
+    #[arg(long, value_name = "FILE", env = "ATM_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the server's certificate, in PEM, for its owner alone to read
+    #[arg(long, value_name = "FILE", env = "ATM_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// The authority whose certificates name terminals: who has one needs no secret
+    #[arg(long, value_name = "FILE", env = "ATM_TLS_CLIENT_CA", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Listen to the network without TLS, so that everybody on the way can read PINs and change amounts
+    #[arg(long, conflicts_with = "tls_cert")]
+    pub dangerously_let_the_network_read_pins: bool,
+}
+
+/// Arguments of `certificate`.
+#[derive(Debug, clap::Args)]
+pub struct CertificateArgs {
+    /// Where the authority is, and the certificates go; the authority is made if there is none
+    #[arg(long, value_name = "DIRECTORY", default_value = "data/tls")]
+    pub dir: PathBuf,
+    /// Make the server's certificate for this host name or IP address, by which terminals call it (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    pub server: Vec<String>,
+    /// Make a certificate for the terminal with this id (may be repeated)
+    #[arg(long, value_name = "ID")]
+    pub terminal: Vec<bank_core::TerminalId>,
+    /// For how many days the server's and the terminals' certificates are good
+    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub days: u16,
+    /// Make certificates anew that are there already
+    #[arg(long)]
+    pub replace: bool,
 }
 
 /// Arguments of `add-terminal`.

@@ -3,28 +3,41 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bank_core::certificates::names_terminal;
 use bank_core::limits::{HANDSHAKE_DEADLINE, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, WRITE_BUFFER_BYTES};
 use bank_core::protocol::{
     ErrorCode, FrameError, Greeting, Hello, HelloError, NOTICE_ID, Proof, Reply, ReplyBody, Request, VERSION,
     decode, encode,
 };
-use bank_core::{Bank, JournalError, Lsn, Moment, Registration, TerminalId};
+use bank_core::{Bank, JournalError, Lsn, Moment, Registration, TerminalId, TerminalProof};
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::blocking_work::BlockingWork;
 use crate::connection::{Connection, ReadEnd};
 use crate::serve::ClientHandler;
+use crate::server::Service;
 use crate::session::{Command, Session};
+use crate::tls::Tls;
 
 /// Serves ATM terminals.
 pub struct AtmHandler {
     bank: Arc<Bank>,
     blocking: Arc<BlockingWork>,
     registration: Registration,
+    tls: Option<Tls>,
+}
+
+/// Who is at the other end, before it has said anything.
+struct Peer {
+    address: SocketAddr,
+    /// What names it, if it has shown that.
+    certificate: Option<CertificateDer<'static>>,
 }
 
 /// Why a conversation ends.
@@ -39,19 +52,23 @@ enum End {
 
 impl AtmHandler {
     /// A handler for a bank's terminals.
-    pub fn new(bank: Arc<Bank>, registration: Registration) -> AtmHandler {
+    pub fn new(bank: Arc<Bank>, service: Service) -> AtmHandler {
         AtmHandler {
-            registration,
+            registration: service.registration,
+            tls: service.tls,
             blocking: Arc::new(BlockingWork::new(Arc::clone(&bank))),
             bank,
         }
     }
 
-    async fn converse<S>(&self, mut connection: Connection<S>, shutdown: &CancellationToken)
+    /// Speaks with a client, who must say hello by the deadline.
+    async fn converse<S>(&self, stream: S, peer: Peer, deadline: Instant, shutdown: &CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let terminal = match self.handshake(&mut connection, shutdown).await {
+        let mut connection = Connection::new(stream);
+        let address = peer.address.ip();
+        let terminal = match self.handshake(&mut connection, peer, deadline, shutdown).await {
             Ok(terminal) => terminal,
             Err(End::Gone) => return,
             Err(End::Journal(error)) => return tracing::debug!(%error, "left a terminal unanswered"),
@@ -61,7 +78,12 @@ impl AtmHandler {
                 return connection.finish().await;
             }
         };
-        let mut session = Session::new(Arc::clone(&self.bank), Arc::clone(&self.blocking), terminal);
+        let mut session = Session::new(
+            Arc::clone(&self.bank),
+            Arc::clone(&self.blocking),
+            terminal,
+            address,
+        );
         match self
             .answer_requests(&mut connection, &mut session, shutdown)
             .await
@@ -90,12 +112,13 @@ impl AtmHandler {
     async fn handshake<S>(
         &self,
         connection: &mut Connection<S>,
+        peer: Peer,
+        deadline: Instant,
         shutdown: &CancellationToken,
     ) -> Result<TerminalId, End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let deadline = Instant::now() + HANDSHAKE_DEADLINE;
         let hello = loop {
             match connection.take_frame(MAX_REQUEST_BYTES, read_hello)? {
                 Some(hello) => break hello,
@@ -103,11 +126,22 @@ impl AtmHandler {
             }
         };
         let Introduction { terminal, secret } = hello?;
+        let proof = match (&peer.certificate, &secret) {
+            (Some(certificate), _) if names_terminal(certificate, terminal) => TerminalProof::Certificate,
+            (Some(_), _) => return Err(refuse_terminal(&"its certificate does not name it")),
+            (None, Some(secret)) => TerminalProof::Secret(secret),
+            (None, None) => TerminalProof::None,
+        };
+        // Whoever comes from another machine does not introduce himself.
+        let registration = if peer.address.ip().is_loopback() {
+            self.registration
+        } else {
+            Registration::ByOperator
+        };
         let slot = self.bank.journal().reserve().await?;
-        let secret = secret.as_ref().map(|secret| secret.as_slice());
         let registered = self
             .bank
-            .admit_terminal(slot, terminal, secret, self.registration, Moment::now().time)
+            .admit_terminal(slot, terminal, proof, registration, Moment::now().time)
             .map_err(|error| refuse_terminal(&error))?;
         self.bank.journal().update_durable(registered).await?;
         let welcome = Greeting::Welcome {
@@ -183,21 +217,85 @@ impl AtmHandler {
     }
 }
 
+impl AtmHandler {
+    /// Shakes hands by TLS. `None`: nothing more is to be said.
+    async fn secure(
+        &self,
+        tls: &Tls,
+        stream: TcpStream,
+        peer: &SocketAddr,
+    ) -> Option<(TlsStream<TcpStream>, Option<CertificateDer<'static>>)> {
+        // A frame begins with the zero of its length, and nothing that TLS says does.
+        let mut first = [0xff];
+        if matches!(stream.peek(&mut first).await, Ok(1)) && first == [0] {
+            tracing::info!(%peer, "refused a connection: it does not speak TLS");
+            say(
+                stream,
+                ErrorCode::TlsRequired,
+                "This bank speaks TLS with its terminals. Please give the terminal the authority's certificate (--tls-ca).",
+            )
+            .await;
+            return None;
+        }
+        tls.accept(stream)
+            .await
+            .map_err(|error| tracing::info!(%peer, %error, "refused a connection: TLS failed"))
+            .ok()
+    }
+}
+
+/// Refuses a client by its first frame.
+async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: S, code: ErrorCode, message: &str) {
+    let mut connection = Connection::new(stream);
+    encode(&refusal(code, message), &mut connection.replies);
+    connection.finish().await;
+}
+
 impl ClientHandler for AtmHandler {
-    async fn handle(&self, stream: TcpStream, peer: SocketAddr, shutdown: CancellationToken) {
-        tracing::debug!(%peer, "connected");
-        self.converse(Connection::new(stream), &shutdown).await;
-        tracing::debug!(%peer, "disconnected");
+    async fn handle(&self, stream: TcpStream, address: SocketAddr, shutdown: CancellationToken) {
+        tracing::debug!(peer = %address, "connected");
+        let deadline = Instant::now() + HANDSHAKE_DEADLINE;
+        // Replies are written whole, so waiting to fill a segment would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(peer = %address, %error, "a connection broke as it was accepted");
+            return;
+        }
+        match &self.tls {
+            None => {
+                let peer = Peer {
+                    address,
+                    certificate: None,
+                };
+                self.converse(stream, peer, deadline, &shutdown).await;
+            }
+            // In a place of its own, lest connections without TLS should have room for it.
+            Some(tls) => {
+                Box::pin(async {
+                    let secured = tokio::select! {
+                        secured = timeout_at(deadline, self.secure(tls, stream, &address)) => secured,
+                        () = shutdown.cancelled() => return,
+                    };
+                    if let Ok(Some((stream, certificate))) = secured {
+                        let peer = Peer { address, certificate };
+                        self.converse(stream, peer, deadline, &shutdown).await;
+                    }
+                })
+                .await
+            }
+        }
+        tracing::debug!(peer = %address, "disconnected");
     }
 
     async fn refuse(&self, stream: TcpStream) {
-        let mut connection = Connection::new(stream);
-        let message = "The server has as many connections as it takes. Please try again later.";
-        encode(
-            &refusal(ErrorCode::TooManyConnections, message),
-            &mut connection.replies,
-        );
-        connection.finish().await;
+        const FULL: &str = "The server has as many connections as it takes. Please try again later.";
+        match &self.tls {
+            None => say(stream, ErrorCode::TooManyConnections, FULL).await,
+            Some(tls) => {
+                if let Ok((stream, _)) = tls.accept(stream).await {
+                    say(stream, ErrorCode::TooManyConnections, FULL).await;
+                }
+            }
+        }
     }
 }
 

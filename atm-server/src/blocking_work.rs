@@ -1,9 +1,11 @@
 //! What must wait for a core or a disk is done here: PIN checks, statements, and what looks for old transactions, on
 //! threads that may wait, and never so many that money waits for them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use bank_core::bank::StatementError;
 use bank_core::bank_file::StatementLine;
@@ -14,17 +16,25 @@ use bank_core::{
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use crate::pacing::Pacing;
+
 /// Runs the bank's blocking work for the async tasks, in bounded numbers.
 pub(crate) struct BlockingWork {
     bank: Arc<Bank>,
     pin_checks: Semaphore,
     logins: AtomicUsize,
+    pacing: Pacing,
     statements: Semaphore,
     searches: Semaphore,
 }
 
-/// There are more logins than can wait.
-pub(crate) struct TooManyLogins;
+/// Why no PIN was looked at.
+pub(crate) enum NotChecked {
+    /// There are more logins than can wait.
+    TooManyLogins,
+    /// There were too many failures with that card or from that address: the wait until the next try.
+    TooManyFailures(Duration),
+}
 
 impl BlockingWork {
     /// PIN checks at once: one for each core, since a check keeps one busy.
@@ -42,6 +52,7 @@ impl BlockingWork {
             bank,
             pin_checks: Semaphore::new(BlockingWork::pin_checks()),
             logins: AtomicUsize::new(0),
+            pacing: Pacing::new(),
             statements: Semaphore::new(STATEMENTS_AT_ONCE),
             searches: Semaphore::new(SEARCHES_AT_ONCE),
         }
@@ -51,8 +62,11 @@ impl BlockingWork {
         &self,
         card: CardNumber,
         pin: Pin,
-    ) -> Result<Result<Login, LoginError>, TooManyLogins> {
-        self.check_pin(move |bank| bank.login(&card, &pin)).await
+        address: IpAddr,
+    ) -> Result<Result<Login, LoginError>, NotChecked> {
+        let number = card.clone();
+        self.check_pin(&number, address, move |bank| bank.login(&card, &pin))
+            .await
     }
 
     pub(crate) async fn change_pin(
@@ -60,26 +74,40 @@ impl BlockingWork {
         login: Login,
         old: Pin,
         new: Pin,
-    ) -> Result<Result<(), LoginError>, TooManyLogins> {
-        self.check_pin(move |bank| bank.change_pin(&login, &old, &new))
+        address: IpAddr,
+    ) -> Result<Result<(), LoginError>, NotChecked> {
+        let number = login.card.clone();
+        self.check_pin(&number, address, move |bank| bank.change_pin(&login, &old, &new))
             .await
     }
 
+    /// Checks a card's PIN in its turn, unless there were too many failures, and counts one more.
     async fn check_pin<R: Send + 'static>(
         &self,
+        card: &CardNumber,
+        address: IpAddr,
         check: impl FnOnce(&Bank) -> Result<R, LoginError> + Send + 'static,
-    ) -> Result<Result<R, LoginError>, TooManyLogins> {
+    ) -> Result<Result<R, LoginError>, NotChecked> {
         let _waiting = self.queue_up()?;
         let _turn = self
             .pin_checks
             .acquire()
             .await
             .expect("these semaphores are never closed");
+        // Only now, since many may have failed while this one was waiting.
+        let wait = self.pacing.wait(card, address);
+        if !wait.is_zero() {
+            return Err(NotChecked::TooManyFailures(wait));
+        }
         let bank = Arc::clone(&self.bank);
         // The runtime gives up a thread's work only when the server ends.
-        Ok(spawn_blocking(move || check(&bank))
+        let checked = spawn_blocking(move || check(&bank))
             .await
-            .unwrap_or(Err(LoginError::Journal(JournalError::Closed))))
+            .unwrap_or(Err(LoginError::Journal(JournalError::Closed)));
+        if matches!(checked, Err(LoginError::Refused)) {
+            self.pacing.failed(card, address);
+        }
+        Ok(checked)
     }
 
     pub(crate) async fn statement(
@@ -112,7 +140,7 @@ impl BlockingWork {
             .unwrap_or(Err(JournalError::Closed.into()))
     }
 
-    fn queue_up(&self) -> Result<impl Drop + '_, TooManyLogins> {
+    fn queue_up(&self) -> Result<impl Drop + '_, NotChecked> {
         struct Leave<'a>(&'a AtomicUsize);
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
@@ -121,7 +149,7 @@ impl BlockingWork {
         }
         let place = Leave(&self.logins);
         if self.logins.fetch_add(1, Ordering::AcqRel) >= BlockingWork::pin_checks() + PIN_QUEUE {
-            return Err(TooManyLogins);
+            return Err(NotChecked::TooManyLogins);
         }
         Ok(place)
     }

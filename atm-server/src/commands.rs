@@ -15,8 +15,14 @@ use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
-use crate::args::{AddTerminalArgs, Args, Command, GenerateArgs, LoadArgs, ServeArgs, StatementArgs};
+use crate::admin::socket::AdminSocket;
+use crate::admin::{self, AdminRequest};
+use crate::args::{
+    AddTerminalArgs, AdminArgs, AdminCommand, Args, CertificateArgs, Command, GenerateArgs, LoadArgs,
+    ServeArgs, StatementArgs,
+};
 use crate::blocking_work::BlockingWork;
+use crate::certificates::{Authority, CertifiedFiles};
 use crate::config::{BankPaths, ServeConfig};
 use crate::progress;
 use crate::{server, shutdown};
@@ -50,6 +56,8 @@ pub fn run(args: Args) -> Ended {
         Command::Verify(args) => verify(&args.bank),
         Command::Statement(args) => statement(&args),
         Command::AddTerminal(args) => add_terminal(&args),
+        Command::Admin(args) => administer(args),
+        Command::Certificate(args) => certificate(&args),
     };
     result.unwrap_or_else(|error| {
         // A reader that has seen enough, such as `head`, is no failure.
@@ -117,6 +125,65 @@ fn add_terminal(args: &AddTerminalArgs) -> Result<Ended, Error> {
         "terminal {terminal} may come in with the secret in {}",
         secret_file.display()
     ));
+    Ok(Ended::Done)
+}
+
+fn administer(args: AdminArgs) -> Result<Ended, Error> {
+    let request = match args.command {
+        AdminCommand::UnblockCard { card } => AdminRequest::UnblockCard { card },
+        AdminCommand::Shutdown => AdminRequest::Shutdown,
+    };
+    let reply = admin::ask(&args.admin_socket, &request)?;
+    if args.json {
+        say(format_args!("{}", serde_json::to_string(&reply)?));
+    } else if reply.done {
+        say(format_args!("{}", reply.message));
+    } else {
+        return Err(reply.message.into());
+    }
+    Ok(if reply.done { Ended::Done } else { Ended::Failed })
+}
+
+fn certificate(args: &CertificateArgs) -> Result<Ended, Error> {
+    let CertificateArgs {
+        dir,
+        server,
+        terminal,
+        days,
+        replace,
+    } = args;
+    let (authority, is_new) = Authority::open_or_create(dir, Moment::now().date)?;
+    let (ca, ca_key) = (dir.join("ca.pem"), dir.join("ca.key"));
+    let (ca, ca_key) = (ca.display(), ca_key.display());
+    if is_new {
+        say(format_args!(
+            "Made a new authority.\n  {ca}  everybody may have it: every terminal needs it (atm-cli --tls-ca), and the server, if \
+             terminals\n  {:width$}  are to have certificates (atm-server serve --tls-client-ca)\n  {ca_key}  names servers and terminals: whoever has it can pass for the bank. Keep it offline,\n  {:width$}  with a backup; neither the server nor any terminal needs it",
+            "",
+            "",
+            width = ca.to_string().len(),
+        ));
+    } else if server.is_empty() && terminal.is_empty() {
+        return Err(format!(
+            "the authority {ca} is there already: say what it is to certify, --server NAME or --terminal ID"
+        )
+        .into());
+    }
+    if !server.is_empty() {
+        let CertifiedFiles { certificate, key } = authority.certify_server(server, *days, *replace)?;
+        let (certificate, key) = (certificate.display(), key.display());
+        say(format_args!(
+            "Certified the server as {}, for {days} days. On its machine, and {key} there alone:\n  atm-server serve --tls-cert {certificate} --tls-key {key} --tls-client-ca {ca} --listen ...",
+            server.join(", ")
+        ));
+    }
+    for &id in terminal {
+        let CertifiedFiles { certificate, key } = authority.certify_terminal(id, *days, *replace)?;
+        let (certificate, key) = (certificate.display(), key.display());
+        say(format_args!(
+            "Certified terminal {id}, for {days} days. On its machine, and {key} there alone:\n  atm-cli --terminal {id} --tls-ca {ca} --tls-cert {certificate} --tls-key {key} --server ..."
+        ));
+    }
     Ok(Ended::Done)
 }
 
@@ -309,14 +376,12 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
     if io::stdin().is_terminal() {
         let _ = writeln!(io::stderr(), "Press Enter to stop.");
     }
-    server::run(
-        listener,
-        bank,
-        config.connections,
-        config.registration,
-        asked_to_stop,
-    )
-    .await?;
+    let admin = config
+        .admin_socket
+        .as_deref()
+        .map(AdminSocket::bind)
+        .transpose()?;
+    server::run(listener, bank, config.service, admin, asked_to_stop).await?;
     tracing::info!("closed in order");
     Ok(())
 }

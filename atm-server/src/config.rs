@@ -8,17 +8,22 @@ use std::thread::available_parallelism;
 use bank_core::limits::SPARE_OPEN_FILES;
 use bank_core::{PinProfile, Registration, bank_file};
 
-use crate::args::{PinProfileArg, SecretBankArgs, ServeArgs};
+use crate::args::{PinProfileArg, SecretBankArgs, ServeArgs, TlsArgs};
+use crate::server::Service;
+use crate::tls::{Tls, TlsError, TlsFiles};
 
 /// What the command line asks for cannot be done.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Listening to the network without TLS.
     #[error(
-        "--listen {0} would let the network see PINs: this version has no TLS and listens on loopback addresses only, \
-         such as 127.0.0.1:5100"
+        "--listen {0} without TLS would let the network read PINs: give --tls-cert and --tls-key (\"atm-server certificate\" \
+         makes them), or listen on a loopback address such as 127.0.0.1:5100"
     )]
-    NotLoopback(SocketAddr),
+    NotPrivate(SocketAddr),
+    /// A file that TLS needs is of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No connections at all.
     #[error("--connections must be at least 1")]
     NoConnections,
@@ -59,22 +64,39 @@ impl From<PinProfileArg> for PinProfile {
 pub struct ServeConfig {
     /// Which bank.
     pub paths: BankPaths,
-    /// A loopback address.
+    /// A loopback address, unless there is TLS or the operator wants it all the same.
     pub listen: SocketAddr,
-    /// Connections served at once, at least 1.
-    pub connections: usize,
+    /// How terminals are served.
+    pub service: Service,
+    /// Where operators are heard, if anywhere.
+    pub admin_socket: Option<PathBuf>,
     /// Threads that serve them, at least 1.
     pub workers: usize,
-    /// Who registers terminals.
-    pub registration: Registration,
 }
 
 impl TryFrom<ServeArgs> for ServeConfig {
     type Error = ConfigError;
 
     fn try_from(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
-        if !args.listen.ip().is_loopback() {
-            return Err(ConfigError::NotLoopback(args.listen));
+        let TlsArgs {
+            tls_cert,
+            tls_key,
+            tls_client_ca,
+            dangerously_let_the_network_read_pins,
+        } = &args.tls;
+        let tls = match (tls_cert, tls_key) {
+            (Some(cert), Some(key)) => Some(Tls::new(TlsFiles {
+                cert,
+                key,
+                client_ca: tls_client_ca.as_deref(),
+            })?),
+            _ => None,
+        };
+        if tls.is_none() && !args.listen.ip().is_loopback() {
+            if !dangerously_let_the_network_read_pins {
+                return Err(ConfigError::NotPrivate(args.listen));
+            }
+            tracing::warn!(listen = %args.listen, "everybody on the network can read PINs and change amounts");
         }
         if args.connections == 0 {
             return Err(ConfigError::NoConnections);
@@ -83,12 +105,16 @@ impl TryFrom<ServeArgs> for ServeConfig {
         Ok(ServeConfig {
             paths: args.bank.into(),
             listen: args.listen,
-            connections,
+            admin_socket: args.admin_socket,
             workers: args.workers.map_or_else(default_workers, NonZeroUsize::get),
-            registration: if args.registered_terminals {
-                Registration::ByOperator
-            } else {
-                Registration::BySelf
+            service: Service {
+                connections,
+                registration: if args.registered_terminals {
+                    Registration::ByOperator
+                } else {
+                    Registration::BySelf
+                },
+                tls,
             },
         })
     }
@@ -151,11 +177,13 @@ mod tests {
     fn the_network_is_refused_without_tls() {
         for address in ["0.0.0.0:1", "192.0.2.1:5100", "[::]:5100"] {
             assert!(
-                matches!(parse(&["--listen", address]), Err(ConfigError::NotLoopback(_))),
+                matches!(parse(&["--listen", address]), Err(ConfigError::NotPrivate(_))),
                 "{address}"
             );
         }
         assert!(parse(&["--listen", "[::1]:0"]).is_ok());
+        let frightening = "--dangerously-let-the-network-read-pins";
+        assert!(parse(&["--listen", "0.0.0.0:1", frightening]).is_ok());
         assert!(matches!(
             parse(&["--connections", "0"]),
             Err(ConfigError::NoConnections)

@@ -132,7 +132,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.replies.is_empty() {
             return Ok(());
         }
-        timeout(WRITE_DEADLINE, self.stream.write_all(&self.replies))
+        let write = async {
+            self.stream.write_all(&self.replies).await?;
+            // What TLS has taken and not yet sent.
+            self.stream.flush().await
+        };
+        timeout(WRITE_DEADLINE, write)
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not take its replies"))??;
         self.replies.clear();

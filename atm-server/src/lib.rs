@@ -3,15 +3,19 @@
 //! [`serve::serve`] is the accept loop, generic over a [`serve::ClientHandler`]; [`atm_handler::AtmHandler`] is
 //! the handler that speaks the native protocol; [`server::run`] puts a bank behind it.
 
+pub mod admin;
 pub mod args;
 pub mod atm_handler;
 mod blocking_work;
+pub mod certificates;
 pub mod commands;
 pub mod config;
 mod connection;
+mod pacing;
 mod progress;
 pub mod serve;
 pub mod server;
 mod session;
 pub mod shutdown;
+pub mod tls;
 mod to_wire;

@@ -1,29 +1,32 @@
 //! The accept loop: one for every kind of service. A new kind of service is a new client handler.
 
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bank_core::limits::{ACCEPT_BACKOFF, REFUSALS_AT_ONCE, SHUTDOWN_GRACE, WRITE_DEADLINE};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tokio_util::net::Listener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What a service does with its clients. Each client is handled by a task of its own.
-pub trait ClientHandler: Send + Sync + 'static {
+/// What a service does with its clients, who come over TCP or another kind of stream. Each client is handled by a task of
+/// its own.
+pub trait ClientHandler<Stream = TcpStream, Peer = SocketAddr>: Send + Sync + 'static {
     /// Serves one client until it leaves. Once `shutdown` is cancelled, it finishes what it has begun, says
     /// goodbye and returns; after a grace period it is dropped wherever it is.
     fn handle(
         &self,
-        stream: TcpStream,
-        peer: SocketAddr,
+        stream: Stream,
+        peer: Peer,
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + Send;
 
     /// Tells a client, in the service's own language, that there is no room for it.
-    fn refuse(&self, stream: TcpStream) -> impl Future<Output = ()> + Send;
+    fn refuse(&self, stream: Stream) -> impl Future<Output = ()> + Send;
 }
 
 /// Accepts clients and hands each to the handler until `shutdown` is cancelled; then lets them finish within a
@@ -31,15 +34,19 @@ pub trait ClientHandler: Send + Sync + 'static {
 ///
 /// At most `connections` are served at once. Over that, clients are accepted and refused in words; when too
 /// many are waiting for their words, accepting stops until one has had them.
-pub async fn serve<H: ClientHandler>(
-    listener: TcpListener,
+pub async fn serve<L, H>(
+    mut listener: L,
     handler: Arc<H>,
     connections: usize,
     shutdown: CancellationToken,
-) -> usize {
+) -> usize
+where
+    L: Listener<Io: Send + 'static, Addr: Send + fmt::Debug + 'static>,
+    H: ClientHandler<L::Io, L::Addr>,
+{
     let clients = TaskTracker::new();
     tokio::select! {
-        () = accept(&listener, &handler, connections, &clients, &shutdown) => {}
+        () = accept(&mut listener, &handler, connections, &clients, &shutdown) => {}
         () = shutdown.cancelled() => {}
     }
     drop(listener);
@@ -48,13 +55,16 @@ pub async fn serve<H: ClientHandler>(
     clients.len()
 }
 
-async fn accept<H: ClientHandler>(
-    listener: &TcpListener,
+async fn accept<L, H>(
+    listener: &mut L,
     handler: &Arc<H>,
     connections: usize,
     clients: &TaskTracker,
     shutdown: &CancellationToken,
-) {
+) where
+    L: Listener<Io: Send + 'static, Addr: Send + fmt::Debug + 'static>,
+    H: ClientHandler<L::Io, L::Addr>,
+{
     let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
     let mut backoff = ACCEPT_BACKOFF.0;
@@ -69,11 +79,6 @@ async fn accept<H: ClientHandler>(
             }
         };
         backoff = ACCEPT_BACKOFF.0;
-        // Replies are written whole, so waiting to fill a segment would only delay them.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "a connection broke as it was accepted");
-            continue;
-        }
         let handler = Arc::clone(handler);
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
             // A token of its own, since at a shared one all clients would queue whenever they wait for bytes.
@@ -83,7 +88,11 @@ async fn accept<H: ClientHandler>(
                 drop(place);
             });
         } else {
-            tracing::warn!(%peer, connections, "refused a connection: there are as many as are served");
+            tracing::warn!(
+                ?peer,
+                connections,
+                "refused a connection: there are as many as are served"
+            );
             let refusal = Arc::clone(&refusals).acquire_owned().await;
             clients.spawn(async move {
                 let _ = timeout(WRITE_DEADLINE, handler.refuse(stream)).await;

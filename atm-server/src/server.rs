@@ -2,15 +2,31 @@
 
 use std::sync::Arc;
 
+use bank_core::limits::ADMIN_CONNECTIONS;
 use bank_core::{Bank, JournalError, Registration};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::handler::AdminHandler;
+use crate::admin::socket::AdminSocket;
 use crate::atm_handler::AtmHandler;
 use crate::serve::serve;
+use crate::tls::Tls;
 
-/// Serves the bank's terminals until `shutdown` is ready, then ends in order: no more connections, requests in
+/// How terminals are served.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Connections served at once, at least 1.
+    pub connections: usize,
+    /// Who registers terminals.
+    pub registration: Registration,
+    /// What is spoken with them; without it, whoever is on the way can read PINs.
+    pub tls: Option<Tls>,
+}
+
+/// Serves the bank's terminals, and its operators at `admin`, until `shutdown` is ready or an operator says so, then ends in order: no more connections, requests in
 /// flight finish within a grace period, the journal is committed and the bank file finished.
 ///
 /// # Errors
@@ -19,19 +35,34 @@ use crate::serve::serve;
 pub async fn run(
     listener: TcpListener,
     bank: Arc<Bank>,
-    connections: usize,
-    registration: Registration,
+    service: Service,
+    admin: Option<AdminSocket>,
     shutdown: impl Future<Output = &'static str>,
 ) -> Result<(), JournalError> {
     let stop = CancellationToken::new();
-    let handler = Arc::new(AtmHandler::new(Arc::clone(&bank), registration));
+    let connections = service.connections;
+    let handler = Arc::new(AtmHandler::new(Arc::clone(&bank), service));
     let serving = tokio::spawn(serve(listener, handler, connections, stop.clone()));
+    let asked = Arc::new(Notify::new());
+    let operators = admin.map(|socket| {
+        let handler = Arc::new(AdminHandler::new(Arc::clone(&bank), Arc::clone(&asked)));
+        let (listener, file) = socket.into_parts();
+        let serving = serve(listener, handler, ADMIN_CONNECTIONS, stop.clone());
+        tokio::spawn(async move {
+            serving.await;
+            drop(file);
+        })
+    });
     tokio::select! {
         error = bank.journal().ended() => return Err(error),
         reason = shutdown => tracing::info!(reason, "shutting down"),
+        () = asked.notified() => tracing::info!(reason = "an operator", "shutting down"),
     }
     stop.cancel();
     let unfinished = serving.await.expect("accepting connections does not panic");
+    if let Some(operators) = operators {
+        operators.await.expect("accepting operators does not panic");
+    }
     if unfinished > 0 {
         tracing::warn!(unfinished, "connections did not finish within the grace period");
     }

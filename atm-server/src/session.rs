@@ -1,5 +1,6 @@
 //! A session: who is logged in at a terminal, and what a request does.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bank_core::journal::Slot;
@@ -10,7 +11,7 @@ use bank_core::{
     Posted, Repeat, Row, SettlingError, TerminalId, Transaction, TxnId,
 };
 
-use crate::blocking_work::{BlockingWork, TooManyLogins};
+use crate::blocking_work::{BlockingWork, NotChecked};
 use crate::to_wire;
 
 /// A request as the session understands it: checked, and owning what it needs. PINs are zeroized when dropped.
@@ -163,6 +164,8 @@ pub(crate) struct Session {
     bank: Arc<Bank>,
     blocking: Arc<BlockingWork>,
     terminal: TerminalId,
+    /// Where the terminal is.
+    address: IpAddr,
     login: Option<Login>,
 }
 
@@ -217,6 +220,20 @@ impl Answer<'_> {
         })
     }
 
+    fn not_checked(self, why: &NotChecked) -> Lsn {
+        match why {
+            NotChecked::TooManyLogins => self.error(
+                ErrorCode::Busy,
+                "Too many PINs are being checked at once. Please try again.",
+            ),
+            NotChecked::TooManyFailures(wait) => {
+                let seconds = wait.as_secs() + 1;
+                let message = format!("Too many PINs were refused. Please try again in {seconds} seconds.");
+                self.error(ErrorCode::TooManyFailures, &message)
+            }
+        }
+    }
+
     fn error(self, code: ErrorCode, message: &str) -> Lsn {
         self.reply(
             Lsn::ZERO,
@@ -229,11 +246,17 @@ impl Answer<'_> {
 }
 
 impl Session {
-    pub(crate) fn new(bank: Arc<Bank>, blocking: Arc<BlockingWork>, terminal: TerminalId) -> Session {
+    pub(crate) fn new(
+        bank: Arc<Bank>,
+        blocking: Arc<BlockingWork>,
+        terminal: TerminalId,
+        address: IpAddr,
+    ) -> Session {
         Session {
             bank,
             blocking,
             terminal,
+            address,
             login: None,
         }
     }
@@ -404,8 +427,9 @@ impl Session {
         let Some((number, pin)) = card else {
             return Ok(answer.error(ErrorCode::LoginRefused, REFUSED));
         };
-        let Ok(login) = self.blocking.login(number, pin).await.map_err(|TooManyLogins| ()) else {
-            return Ok(answer.error(ErrorCode::Busy, BUSY));
+        let login = match self.blocking.login(number, pin, self.address).await {
+            Ok(login) => login,
+            Err(why) => return Ok(answer.not_checked(&why)),
         };
         match login {
             Ok(login) => {
@@ -442,8 +466,8 @@ impl Session {
         let Some(old) = old else {
             return Ok(answer.error(ErrorCode::LoginRefused, REFUSED));
         };
-        match self.blocking.change_pin(login, old, new).await {
-            Err(TooManyLogins) => Ok(answer.error(ErrorCode::Busy, BUSY)),
+        match self.blocking.change_pin(login, old, new, self.address).await {
+            Err(why) => Ok(answer.not_checked(&why)),
             Ok(Ok(())) => {
                 tracing::info!(account = %self.account().id(), terminal = %self.terminal, "changed a PIN");
                 Ok(answer.reply(Lsn::ZERO, ReplyBody::PinChanged))
@@ -489,7 +513,6 @@ impl Drop for Session {
 const AHEAD: &str =
     "The transaction id is more than five minutes ahead of the bank's clock. Nothing was done.";
 const REUSED: &str = "The transaction id is that of another transaction. Nothing was done.";
-const BUSY: &str = "Too many PINs are being checked at once. Please try again.";
 
 fn internal_error(answer: Answer<'_>, error: &dyn std::fmt::Display) -> Lsn {
     tracing::error!(%error, "a request failed");

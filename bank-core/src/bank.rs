@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dashmap::{DashMap, DashSet};
+use dashmap::{DashMap, DashSet, Entry};
 
 use crate::bank_file::{
     BankFileError, BankFileWriter, BankLock, Books, CheckpointPolicy, Readers, StatementLine, open_bank,
@@ -108,6 +108,17 @@ pub enum TerminalError {
     /// There are as many terminals as a bank may have.
     #[error("the bank has {MAX_TERMINALS} terminals and takes no more")]
     TooMany,
+}
+
+/// What a terminal shows to be let in.
+#[derive(Clone, Copy)]
+pub enum TerminalProof<'a> {
+    /// Nothing.
+    None,
+    /// What it says is its secret.
+    Secret(&'a [u8]),
+    /// A certificate that names it, of an authority that the bank trusts to name terminals. That is checked already.
+    Certificate,
 }
 
 /// Whether a terminal that the bank does not know may register itself.
@@ -367,8 +378,10 @@ impl Bank {
         Ok((balance, lines))
     }
 
-    /// Lets a terminal in, if it is known and proves itself or may register itself. What makes it known, which is given,
-    /// must be durable before it is answered.
+    /// Lets a terminal in, if it is known and proves itself, has a certificate, or may register itself. What makes it
+    /// known, which is given, must be durable before it is answered.
+    ///
+    /// A terminal that has shown a certificate or was given a secret comes in no more without either.
     ///
     /// # Errors
     /// [`TerminalError`].
@@ -376,45 +389,54 @@ impl Bank {
         &self,
         slot: Slot,
         id: TerminalId,
-        secret: Option<&[u8]>,
+        proof: TerminalProof<'_>,
         registration: Registration,
         now: Timestamp,
     ) -> Result<UpdateNumber, TerminalError> {
-        let known = self.terminals.get(&id).map(|known| *known);
-        match (known, secret) {
+        use Registration::BySelf;
+        let full = self.terminals.len() >= MAX_TERMINALS;
+        // Held until the terminal is registered, lest of two hellos under one id each should find it unknown. Nothing is
+        // waited for meanwhile: the update has its slot.
+        let entry = self.terminals.entry(id);
+        let known = match &entry {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(_) => None,
+        };
+        let secret_hash = match (known, proof) {
+            (None, TerminalProof::None) if registration == BySelf => None,
+            (
+                None
+                | Some(KnownTerminal {
+                    secret_hash: None, ..
+                }),
+                TerminalProof::Certificate,
+            ) => Some(SecretHash::OF_NONE),
+            (Some(known), TerminalProof::Certificate) => return Ok(known.registered),
             // Of two hashes it tells nobody anything how long it takes to compare them.
-            (Some(known), Some(secret)) if known.secret_hash == Some(SecretHash::of(secret)) => {
-                Ok(known.registered)
+            (Some(known), TerminalProof::Secret(secret))
+                if known.secret_hash == Some(SecretHash::of(secret)) =>
+            {
+                return Ok(known.registered);
             }
-            (Some(known), None) if known.secret_hash.is_none() && registration == Registration::BySelf => {
-                Ok(known.registered)
+            (Some(known), TerminalProof::None) if known.secret_hash.is_none() && registration == BySelf => {
+                return Ok(known.registered);
             }
-            (None, None) if registration == Registration::BySelf => self.register_terminal(slot, id, now),
-            _ => Err(TerminalError::Refused),
-        }
-    }
-
-    fn register_terminal(
-        &self,
-        slot: Slot,
-        id: TerminalId,
-        now: Timestamp,
-    ) -> Result<UpdateNumber, TerminalError> {
-        if self.terminals.len() >= MAX_TERMINALS {
+            _ => return Err(TerminalError::Refused),
+        };
+        if known.is_none() && full {
             return Err(TerminalError::TooMany);
         }
         let terminal = Terminal {
             id,
             registered: now,
-            secret_hash: None,
+            secret_hash,
         };
         let registered = self.journal().append_update(slot, Update::Terminal(terminal));
-        let known = KnownTerminal {
-            secret_hash: None,
+        entry.insert(KnownTerminal {
+            secret_hash,
             registered,
-        };
-        self.terminals.insert(id, known);
-        tracing::info!(terminal = %id, "registers a terminal");
+        });
+        tracing::info!(terminal = %id, by_certificate = secret_hash.is_some(), "registers a terminal");
         Ok(registered)
     }
 
@@ -796,6 +818,7 @@ mod tests {
 
     #[test]
     fn a_terminal_gets_in_by_what_it_was_given_and_no_other_way() {
+        const CERTIFICATE: &[u8] = b"a certificate";
         use Registration::{ByOperator, BySelf};
         let site = Site::new();
         let (given, other) = (SecretHash::of(b"given"), &b"other"[..]);
@@ -812,8 +835,13 @@ mod tests {
         add(given, true).unwrap();
         let bank = site.open();
         let check = |id: &str, secret: Option<&[u8]>, registration, admitted| {
+            let proof = match secret {
+                None => TerminalProof::None,
+                Some(CERTIFICATE) => TerminalProof::Certificate,
+                Some(secret) => TerminalProof::Secret(secret),
+            };
             let slot = bank.journal().reserve_blocking().unwrap();
-            let found = bank.admit_terminal(slot, id.parse().unwrap(), secret, registration, moment(5).time);
+            let found = bank.admit_terminal(slot, id.parse().unwrap(), proof, registration, moment(5).time);
             assert_eq!(found.is_ok(), admitted, "{id}, {secret:?}, {registration:?}");
             if let Ok(registered) = found {
                 bank.journal().update_durable(registered).wait().unwrap();
@@ -828,11 +856,25 @@ mod tests {
         check("ATM-8", None, BySelf, false);
         check("ATM-8", Some(other), BySelf, false);
         check("ATM-8", Some(b"given"), ByOperator, true);
+        // A certificate lets in whom it names, and from then on nothing less does.
+        check("ATM-8", Some(CERTIFICATE), ByOperator, true);
+        check("ATM-8", Some(b"given"), ByOperator, true);
+        check("ATM-9", Some(CERTIFICATE), ByOperator, true);
+        check("ATM-9", None, BySelf, false);
+        check("ATM-9", Some(&SecretHash::OF_NONE.0), BySelf, false);
+        check("ATM-6", None, BySelf, true);
+        check("ATM-6", Some(CERTIFICATE), BySelf, true);
+        check("ATM-6", None, BySelf, false);
         drop(bank);
         assert_eq!(
             site.query("SELECT registered FROM terminals WHERE terminal = 'ATM-7'"),
             moment(5).time.millis()
         );
-        assert_eq!(site.query("SELECT count(*) FROM terminals"), 2);
+        assert_eq!(site.query("SELECT count(*) FROM terminals"), 4);
+        assert_eq!(
+            site.query("SELECT count(*) FROM terminals WHERE secret_hash = zeroblob(32)"),
+            2,
+            "that they have certificates is in the file, too"
+        );
     }
 }

@@ -24,7 +24,7 @@ use crate::sync::thread::{self, JoinHandle};
 use crate::transaction::{Order, Transaction};
 use crate::{
     Account, AccountId, Amount, Bank, Currency, JournalError, Lsn, Moment, Money, Posted, Registration, Row,
-    TerminalId, Timestamp, TxnId,
+    TerminalId, TerminalProof, Timestamp, TxnId,
 };
 
 /// Runs `test` in many orders of its threads, giving it a path for the few files that a bank cannot do without.
@@ -193,7 +193,7 @@ impl Site {
         let now = Timestamp::default();
         let update = self
             .bank
-            .admit_terminal(slot, terminal, None, Registration::BySelf, now)
+            .admit_terminal(slot, terminal, TerminalProof::None, Registration::BySelf, now)
             .unwrap();
         let answer = self.bank.journal().update_durable(update).wait();
         assert_eq!(answer.is_ok(), self.disk.lock().terminals.contains(&terminal));

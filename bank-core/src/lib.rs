@@ -11,6 +11,7 @@ pub mod bank;
 pub mod bank_file;
 pub mod card;
 mod cards;
+pub mod certificates;
 pub mod durable;
 pub mod files;
 pub mod ids;
@@ -36,7 +37,7 @@ pub mod time;
 pub mod transaction;
 
 pub use account::Account;
-pub use bank::{Bank, Login, LoginError, Registration, TerminalError};
+pub use bank::{Bank, Login, LoginError, Registration, TerminalError, TerminalProof};
 pub use durable::JournalError;
 pub use ids::{AccountId, CardNumber, Lsn, TerminalId, TxnId};
 pub use ledger::{AccountHandle, Balance, Posted};

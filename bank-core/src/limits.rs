@@ -158,6 +158,39 @@ pub const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Dura
 /// several seconds of waiting, the most that a person at a terminal takes for working.
 pub const PIN_QUEUE: usize = 256;
 
+/// How often something may fail: so often at once, and then once in each interval.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Failures at once.
+    pub burst: u32,
+    /// After which one of them is forgiven.
+    pub each: Duration,
+}
+
+/// Refused logins of one card, existing or not. More than its three tries, so that whoever has lost count is told that his
+/// PIN was refused.
+pub const FAILED_LOGINS_PER_CARD: Pace = Pace {
+    burst: 6,
+    each: Duration::from_secs(30),
+};
+
+/// Refused logins from one address. A branch with ten machines behind one address has some thirty slips an hour; whoever tries
+/// the commonest PINs at one card after the other finds it slow.
+pub const FAILED_LOGINS_PER_ADDRESS: Pace = Pace {
+    burst: 30,
+    each: Duration::from_mins(1),
+};
+
+/// Places of each table of failed logins, of 8 bytes: with a thousand cards or addresses that fail at a time, two rarely
+/// share one.
+pub const PACING_PLACES: usize = 64 * 1024;
+
+/// Operators at once.
+pub const ADMIN_CONNECTIONS: usize = 8;
+
+/// Bytes of an operator's request or of the reply: a line of JSON.
+pub const MAX_ADMIN_LINE_BYTES: usize = 64 * 1024;
+
 // --- the client -------------------------------------------------------------------------------------
 
 /// For a client's connection to be made.
@@ -219,6 +252,12 @@ pub const MAX_CODE_TRIES: u8 = 3;
 
 /// Bytes of the longest list of accounts: it is checked as a whole, and so held in memory as a whole.
 pub const MAX_LIST_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Days for which a private authority's own certificate is good: longer than the machines whose certificates it makes.
+pub const AUTHORITY_DAYS: i32 = 3650;
+
+/// Bytes of the longest file of certificates or of a key: a chain of ten, or a key of any kind.
+pub const MAX_PEM_BYTES: u64 = 64 * 1024;
 
 /// Bytes of the longest pepper file: a few hundred keys.
 pub const MAX_PEPPER_FILE_BYTES: u64 = 64 * 1024;

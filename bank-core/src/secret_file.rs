@@ -1,8 +1,23 @@
 //! Files that hold keys: for their owner alone, and written in hexadecimal digits.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// Makes a file for its owner alone, and makes its contents durable.
+///
+/// # Errors
+/// If there is a file of that name, or as the operating system says.
+pub fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
 
 /// Whether others than its owner may read or write a file.
 ///

@@ -1,9 +1,8 @@
 //! A terminal: an ATM that the bank knows, and how it proves that it is that one.
 
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use blake2::{Blake2s256, Digest};
@@ -21,7 +20,7 @@ pub struct Terminal {
     pub id: TerminalId,
     /// When the bank first saw it.
     pub registered: Timestamp,
-    /// Of the secret that it was given, if it was given one.
+    /// Of the secret that it was given; [`SecretHash::OF_NONE`] if it came with a certificate. None if it has neither.
     pub secret_hash: Option<SecretHash>,
 }
 
@@ -79,15 +78,7 @@ impl TerminalSecret {
             write!(line, "{byte:02x}").expect("a string takes all");
         }
         line.push('\n');
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(io)?;
-        file.write_all(line.as_bytes()).map_err(io)?;
-        file.sync_all().map_err(io)?;
+        secret_file::create(path, line.as_bytes()).map_err(io)?;
         Ok(secret)
     }
 
@@ -131,6 +122,10 @@ impl TerminalSecret {
 }
 
 impl SecretHash {
+    /// No secret is known that has this hash, nor can one be found: that of a terminal that proves itself by its
+    /// certificate.
+    pub const OF_NONE: SecretHash = SecretHash([0; 32]);
+
     /// Of what a terminal says is its secret.
     pub fn of(secret: &[u8]) -> SecretHash {
         SecretHash(Blake2s256::digest(secret).into())

@@ -22,4 +22,5 @@ mod secrets;
 mod shutdown;
 mod stress;
 mod terminals;
+mod tls;
 mod verify;

@@ -292,9 +292,14 @@ fn write_update(connection: &Connection, update: &Update) -> rusqlite::Result<()
             .execute(params![number.as_str(), pin.hash, pin.pepper_id]),
         Update::Terminal(terminal) => connection
             .prepare_cached(
-                "INSERT OR IGNORE INTO terminals (terminal, registered, secret_hash) VALUES (?1, ?2, NULL)",
+                "INSERT INTO terminals (terminal, registered, secret_hash) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET secret_hash = excluded.secret_hash WHERE secret_hash IS NULL",
             )?
-            .execute(params![terminal.id.as_str(), terminal.registered.millis()]),
+            .execute(params![
+                terminal.id.as_str(),
+                terminal.registered.millis(),
+                terminal.secret_hash.as_ref().map(|hash| &hash.0[..]),
+            ]),
     }
     .map(drop)
 }

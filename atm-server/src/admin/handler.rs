@@ -1,0 +1,110 @@
+//! The client handler for operators.
+
+use std::sync::Arc;
+
+use bank_core::bank::Unblocked;
+use bank_core::limits::{MAX_ADMIN_LINE_BYTES, REQUEST_DEADLINE, WRITE_DEADLINE};
+use bank_core::{Bank, CardNumber};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::SocketAddr;
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::socket::operator;
+use super::{AdminReply, AdminRequest};
+use crate::serve::ClientHandler;
+
+/// Serves operators.
+pub(crate) struct AdminHandler {
+    bank: Arc<Bank>,
+    /// Told when the server is to end.
+    shutdown: Arc<Notify>,
+}
+
+impl AdminHandler {
+    pub(crate) fn new(bank: Arc<Bank>, shutdown: Arc<Notify>) -> AdminHandler {
+        AdminHandler { bank, shutdown }
+    }
+
+    async fn execute(&self, request: AdminRequest, operator: u32) -> AdminReply {
+        tracing::info!(operator, command = request.name(), "an operator asks");
+        match request {
+            AdminRequest::UnblockCard { card } => {
+                let bank = Arc::clone(&self.bank);
+                spawn_blocking(move || unblock_card(&bank, &card))
+                    .await
+                    .unwrap_or_else(|_| refused("the server is ending".into()))
+            }
+            AdminRequest::Shutdown => {
+                self.shutdown.notify_one();
+                done("the server is shutting down: it serves what is under way, and ends".into())
+            }
+        }
+    }
+}
+
+fn unblock_card(bank: &Bank, card: &str) -> AdminReply {
+    let number = match CardNumber::new(card) {
+        Ok(number) => number,
+        Err(error) => return refused(error.to_string()),
+    };
+    match bank.unblock_card(&number) {
+        Ok(Unblocked::WasBlocked) => done(format!("card {card} is unblocked, and has all its tries")),
+        Ok(Unblocked::WasNotBlocked) => done(format!("card {card} was not blocked; it has all its tries")),
+        Ok(Unblocked::NoSuchCard) => refused(format!("there is no card {card}")),
+        Err(error) => refused(error.to_string()),
+    }
+}
+
+impl AdminRequest {
+    /// Its name on the command line and in the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            AdminRequest::UnblockCard { .. } => "unblock-card",
+            AdminRequest::Shutdown => "shutdown",
+        }
+    }
+}
+
+fn done(message: String) -> AdminReply {
+    AdminReply { done: true, message }
+}
+
+fn refused(message: String) -> AdminReply {
+    AdminReply { done: false, message }
+}
+
+impl ClientHandler<UnixStream, SocketAddr> for AdminHandler {
+    async fn handle(&self, mut stream: UnixStream, _: SocketAddr, shutdown: CancellationToken) {
+        let operator = match operator(&stream) {
+            Ok(operator) => operator,
+            Err(error) => return tracing::warn!(%error, "refused a connection to the operators' socket"),
+        };
+        let (reader, mut writer) = stream.split();
+        let mut line = Vec::new();
+        let mut reader = BufReader::new(reader.take(MAX_ADMIN_LINE_BYTES as u64));
+        let read = tokio::select! {
+            read = timeout(REQUEST_DEADLINE, reader.read_until(b'\n', &mut line)) => read,
+            () = shutdown.cancelled() => return,
+        };
+        if !matches!(read, Ok(Ok(1..))) {
+            return;
+        }
+        let reply = match serde_json::from_slice(&line) {
+            Ok(request) => self.execute(request, operator).await,
+            Err(error) => refused(format!("the request was not understood: {error}")),
+        };
+        let mut reply = serde_json::to_vec(&reply).expect("a reply is JSON");
+        reply.push(b'\n');
+        // What was done stays done, whether or not the operator hears of it.
+        let _ = timeout(WRITE_DEADLINE, writer.write_all(&reply)).await;
+    }
+
+    /// Without words: there are as many operators as nobody has.
+    async fn refuse(&self, stream: UnixStream) {
+        drop(stream);
+    }
+}
