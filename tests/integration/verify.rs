@@ -191,9 +191,12 @@ fn what_is_no_bank_is_said_to_be_none() {
     std::fs::remove_file(bank.path()).unwrap();
     let generated = bank.server_command(&["generate", "--accounts", "1"]);
     assert!(generated.status.success());
-    Connection::open(bank.path())
-        .unwrap()
-        .execute_batch("PRAGMA user_version = 7")
-        .unwrap();
-    check("has version 7, and this program knows only version 2");
+    let set_version = |version| {
+        let file = Connection::open(bank.path()).unwrap();
+        file.pragma_update(None, "user_version", version).unwrap();
+    };
+    set_version(7);
+    check("has version 7 and was written by a newer program: this one knows versions 2 to 3");
+    set_version(1);
+    check("has version 1, and this program knows versions 2 to 3: use the program that wrote it");
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::open::{check_peppers, make_durable};
+use super::open::{check_peppers, connect_alone, make_durable};
 use super::rows::{
     INSERT_ROW, Totals, add_to_totals, card_status_name, insert_account, insert_account_sql, insert_row,
     read_last_lsn, write_checkpoint,
@@ -81,8 +81,10 @@ pub fn create_bank(
     if path.exists() && !replace {
         return Err(BankFileError::Exists(path.to_owned()));
     }
-    if let Err(error @ BankFileError::Foreign(_)) = connect(path, Access::ReadOnly) {
-        // Whatever it is, it is not what was meant to be replaced.
+    if let Err(error @ (BankFileError::Foreign(_) | BankFileError::Exposed(_))) =
+        connect(path, Access::ReadOnly)
+    {
+        // Whatever it is, it is not what was meant to be replaced; or it is, and somebody must look at it first.
         return Err(error);
     }
     let new = beside(path, "loading");
@@ -186,10 +188,7 @@ pub fn append_to_bank(
     cards: &[NewCard],
     written: &dyn Fn(u64),
 ) -> Result<(), BankFileError> {
-    let path = &real_path(path)?;
-    let _lock = BankLock::take(path)?;
-    let mut connection = connect(path, Access::ReadWrite)?;
-    make_durable(&connection, path)?;
+    let (path, _lock, mut connection) = connect_alone(path)?;
     check_peppers(&connection, peppers)?;
     let last_lsn = read_last_lsn(&connection)?;
     (|| {
@@ -198,7 +197,7 @@ pub fn append_to_bank(
         transaction.commit()
     })()
     .map_err(BankFileError::sqlite("adding to the bank file"))?;
-    make_durable(&connection, path)
+    make_durable(&connection, &path)
 }
 
 /// Inserts the accounts with an opening row each, and the cards. Gives the newest row and what the rows mean

@@ -15,6 +15,7 @@ mod writer;
 
 use std::fs::TryLockError;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
@@ -64,14 +65,25 @@ pub enum BankFileError {
     /// The file is something else.
     #[error("{} is no bank file", .0.display())]
     Foreign(PathBuf),
-    /// The file is of another version.
-    #[error("the bank file {} has version {found}, and this program knows only version {}: use the program that wrote it", path.display(), schema::VERSION)]
-    Version {
+    /// The file is of a version that is no longer known.
+    #[error("the bank file {} has version {found}, and this program knows versions {} to {}: use the program that wrote it", path.display(), schema::OLDEST_VERSION, schema::VERSION)]
+    TooOld {
         /// Which file.
         path: PathBuf,
         /// The version that it names.
         found: i64,
     },
+    /// The file is of a version that is not known yet.
+    #[error("the bank file {} has version {found} and was written by a newer program: this one knows versions {} to {}, so use that one", path.display(), schema::OLDEST_VERSION, schema::VERSION)]
+    TooNew {
+        /// Which file.
+        path: PathBuf,
+        /// The version that it names.
+        found: i64,
+    },
+    /// Anybody may change the balances.
+    #[error("the bank file {} may be written by others: run \"chmod o-w\" on it, after a look at who has", .0.display())]
+    Exposed(PathBuf),
     /// The terminal has a secret already.
     #[error(
         "terminal {0} has a secret already: --replace gives it a new one, and the old one is of no use any more"
@@ -155,10 +167,15 @@ enum Access {
     ReadWrite,
 }
 
-/// Opens a connection to an existing bank file and sets it up as the module promises.
+/// Opens a connection to an existing bank file and sets it up as the module promises. Its version is this program's or an
+/// older one that is still read.
 fn connect(path: &Path, access: Access) -> Result<Connection, BankFileError> {
-    if !path.exists() {
-        return Err(BankFileError::Missing(path.to_owned()));
+    let about = path.metadata().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => BankFileError::Missing(path.to_owned()),
+        _ => BankFileError::io(path)(error),
+    })?;
+    if about.permissions().mode() & 0o002 != 0 {
+        return Err(BankFileError::Exposed(path.to_owned()));
     }
     // A reader too is opened for writing, since SQLite must be able to read a log that a killed process left;
     // `query_only` then keeps it from changing anything.
@@ -180,11 +197,17 @@ fn connect(path: &Path, access: Access) -> Result<Connection, BankFileError> {
         Ok((connection, format))
     })();
     match opened {
-        Ok((connection, (schema::APPLICATION_ID, schema::VERSION))) => Ok(connection),
-        Ok((_, (schema::APPLICATION_ID, found))) => Err(BankFileError::Version {
-            path: path.to_owned(),
-            found,
-        }),
+        Ok((connection, (schema::APPLICATION_ID, schema::OLDEST_VERSION..=schema::VERSION))) => {
+            Ok(connection)
+        }
+        Ok((_, (schema::APPLICATION_ID, found))) => {
+            let path = path.to_owned();
+            Err(if found > schema::VERSION {
+                BankFileError::TooNew { path, found }
+            } else {
+                BankFileError::TooOld { path, found }
+            })
+        }
         Ok(_) => Err(BankFileError::Foreign(path.to_owned())),
         Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::NotADatabase => {
             Err(BankFileError::Foreign(path.to_owned()))

@@ -9,7 +9,7 @@ use rusqlite::wal::CheckpointMode;
 use super::rows::{
     Dirty, Totals, add_to_totals, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals,
 };
-use super::schema::{ACCOUNT_COLUMNS, JOURNAL_READ};
+use super::schema::{self, ACCOUNT_COLUMNS, JOURNAL_READ};
 use super::terminals::read_terminals;
 use super::{Access, BankFileError, BankLock, connect, real_path};
 use crate::account::{Account, AccountChange};
@@ -37,15 +37,12 @@ pub(crate) struct OpenedBank {
 
 /// Locks the bank file, makes all that it holds durable, and brings every account up to the newest row.
 pub(crate) fn open_bank(path: &Path, peppers: &Peppers) -> Result<OpenedBank, BankFileError> {
-    let path = &real_path(path)?;
-    let lock = BankLock::take(path)?;
-    let connection = connect(path, Access::ReadWrite)?;
-    make_durable(&connection, path)?;
+    let (path, lock, connection) = connect_alone(path)?;
     check_peppers(&connection, peppers)?;
     let accounts = load_accounts(&connection)?;
     let mut opened = OpenedBank {
         lock,
-        path: path.clone(),
+        path,
         accounts,
         last_lsn: read_last_lsn(&connection)?,
         checkpoint_lsn: read_checkpoint_lsn(&connection)?,
@@ -57,6 +54,16 @@ pub(crate) fn open_bank(path: &Path, peppers: &Peppers) -> Result<OpenedBank, Ba
     };
     opened.replay()?;
     Ok(opened)
+}
+
+/// Locks a bank file, makes all that it holds durable, and brings its tables to this program's version. Gives its real path.
+pub(super) fn connect_alone(path: &Path) -> Result<(PathBuf, BankLock, Connection), BankFileError> {
+    let path = real_path(path)?;
+    let lock = BankLock::take(&path)?;
+    let mut connection = connect(&path, Access::ReadWrite)?;
+    make_durable(&connection, &path)?;
+    schema::upgrade(&mut connection).map_err(BankFileError::sqlite("bringing the bank file up to date"))?;
+    Ok((path, lock, connection))
 }
 
 /// Rows that a killed process wrote but did not sync are in SQLite's log and readable, yet a power cut could

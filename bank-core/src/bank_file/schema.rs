@@ -9,7 +9,17 @@ use crate::transaction::Decline;
 pub(super) const APPLICATION_ID: i64 = 0x4154_4D42;
 
 /// The version of the tables below.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = OLDEST_VERSION + UPGRADES.len() as i64;
+
+/// The oldest version that is still read, and brought to [`VERSION`] when it is opened for writing.
+pub(super) const OLDEST_VERSION: i64 = 2;
+
+/// What brings the tables from [`OLDEST_VERSION`] to the next version, from that to the one after it, and so on. A file that
+/// was brought up to date has the same tables as a new one, so what is added here is added to [`TABLES`], too.
+const UPGRADES: [&str; 1] = ["
+    ALTER TABLE bank ADD COLUMN refused_logins INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE bank ADD COLUMN stray_logins INTEGER NOT NULL DEFAULT 0;
+"];
 
 /// The columns of a journal row, in the order in which [`super::rows`] reads and writes them.
 pub(super) const JOURNAL_COLUMNS: &str = "lsn, time, business_date, kind, outcome, txn_id, account, contra, terminal, \
@@ -31,7 +41,9 @@ CREATE TABLE bank (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     created INTEGER NOT NULL,
     pin_profile TEXT NOT NULL,
-    checkpoint_lsn INTEGER NOT NULL
+    checkpoint_lsn INTEGER NOT NULL,
+    refused_logins INTEGER NOT NULL DEFAULT 0,
+    stray_logins INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE peppers (
     pepper_id INTEGER PRIMARY KEY,
@@ -100,6 +112,25 @@ SELECT lsn, strftime('%Y-%m-%d %H:%M:%f', time / 1000.0, 'unixepoch') AS time,
 FROM journal LEFT JOIN kinds USING (kind) LEFT JOIN outcomes USING (outcome)
      LEFT JOIN system_names ON system_names.account = contra;
 ";
+
+/// Brings the tables from an older version to this one, all of it or nothing. Nobody else may write meanwhile.
+pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    let found = transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
+    let behind = usize::try_from(VERSION - found).unwrap_or(0).min(UPGRADES.len());
+    for upgrade in &UPGRADES[UPGRADES.len() - behind..] {
+        transaction.execute_batch(upgrade)?;
+    }
+    if behind > 0 {
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        tracing::info!(
+            from = found,
+            to = VERSION,
+            "brings the bank file to this program's version"
+        );
+    }
+    transaction.commit()
+}
 
 /// Makes the tables in an empty database.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {

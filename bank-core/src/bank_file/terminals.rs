@@ -5,8 +5,8 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::open::make_durable;
-use super::{Access, BankFileError, BankLock, connect, real_path};
+use super::BankFileError;
+use super::open::{connect_alone, make_durable};
 use crate::ids::TerminalId;
 use crate::terminal::{SecretHash, Terminal};
 use crate::time::Timestamp;
@@ -51,10 +51,7 @@ pub fn add_terminal(
     now: Timestamp,
     replace: bool,
 ) -> Result<(), BankFileError> {
-    let path = &real_path(path)?;
-    let _lock = BankLock::take(path)?;
-    let mut connection = connect(path, Access::ReadWrite)?;
-    make_durable(&connection, path)?;
+    let (path, _lock, mut connection) = connect_alone(path)?;
     let sqlite = BankFileError::sqlite("registering a terminal");
     let transaction = connection.transaction().map_err(&sqlite)?;
     let has_secret = transaction
@@ -77,5 +74,5 @@ pub fn add_terminal(
         )
         .map_err(&sqlite)?;
     transaction.commit().map_err(&sqlite)?;
-    make_durable(&connection, path)
+    make_durable(&connection, &path)
 }
