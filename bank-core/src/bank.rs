@@ -46,8 +46,10 @@ pub struct Bank {
     pin_threads: PinThreads,
     /// What new PINs' hashes cost.
     pin_profile: PinProfile,
-    /// The hash of some PIN, compared with where there is no card's hash to compare with.
-    decoy_hash: String,
+    /// The hash of some PIN, compared with where a card's is not to be compared with.
+    decoy: PinHash,
+    /// Whether a customer may choose a PIN that is guessed first.
+    allow_weak_pins: bool,
     /// Dropped last, when nothing touches the file any more.
     _lock: BankLock,
 }
@@ -62,21 +64,50 @@ pub struct Login {
     /// The account that it opens.
     pub account: AccountHandle,
     cell: Arc<CardCell>,
+    /// What made it durable that the PIN was right.
+    accepted: UpdateNumber,
 }
 
 impl Login {
-    /// Whether the card has been blocked since.
+    /// Whether the card has been blocked since, even if it was unblocked again: a thief's session does not come back.
     pub fn blocked(&self) -> Option<UpdateNumber> {
-        self.cell.read(|live| live.as_ref().and_then(|live| live.blocked))
+        self.cell
+            .read(|live| live.as_ref().and_then(|live| live.blocked))
+            .filter(|&blocked| blocked > self.accepted)
     }
 }
 
-/// Why somebody is not logged in.
+/// What unblocking a card found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unblocked {
+    /// There is no such card.
+    NoSuchCard,
+    /// It was blocked, and is not any more.
+    WasBlocked,
+    /// It was not blocked. If wrong PINs had been counted, they are forgotten.
+    WasNotBlocked,
+}
+
+/// Why a card was not unblocked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnblockError {
+    /// The journal has ended, so nothing may be changed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The bank file could not be read.
+    #[error(transparent)]
+    BankFile(#[from] BankFileError),
+}
+
+/// Why somebody is not logged in, or a PIN not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     /// The card is unknown or blocked, or the PIN is wrong. Which of these is not told.
     #[error("the card and PIN were not accepted")]
     Refused,
+    /// The new PIN is among those that are guessed first. Nothing else was looked at.
+    #[error("the new PIN is too easy to guess")]
+    WeakPin,
     /// The journal has ended, so nothing may be answered.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -159,9 +190,12 @@ impl Bank {
             .collect();
         let (last_lsn, pin_profile) = (opened.last_lsn, opened.pin_profile);
         let pin = Pin::new(b"0000").expect("four digits are a PIN");
-        let decoy_hash = peppers
-            .hash(&pin, pin_profile)
-            .map_err(|error| BankFileError::Pin(Box::new(error)))?;
+        let decoy = PinHash {
+            hash: peppers
+                .hash(&pin, pin_profile)
+                .map_err(|error| BankFileError::Pin(Box::new(error)))?,
+            pepper_id: peppers.newest(),
+        };
         let readers = Readers::new(&opened.path);
         let (writer, lock) = BankFileWriter::new(opened, policy)?;
         let books = writer.books();
@@ -175,9 +209,19 @@ impl Bank {
             peppers,
             pin_threads: PinThreads::default(),
             pin_profile,
-            decoy_hash,
+            decoy,
+            allow_weak_pins: false,
             _lock: lock,
         })
+    }
+
+    /// The same bank, in which customers may, or may not, choose a PIN that is guessed first. At first they may not.
+    #[must_use]
+    pub fn allowing_weak_pins(self, allow_weak_pins: bool) -> Bank {
+        Bank {
+            allow_weak_pins,
+            ..self
+        }
     }
 
     /// A bank of these accounts that has no bank file: its journal commits to `store`, and nobody can log in. What
@@ -205,7 +249,11 @@ impl Bank {
             peppers: Peppers::read_or_create(&path.with_extension("pepper")).unwrap(),
             pin_threads: PinThreads::default(),
             pin_profile: PinProfile::Fast,
-            decoy_hash: String::new(),
+            decoy: PinHash {
+                hash: String::new(),
+                pepper_id: 1,
+            },
+            allow_weak_pins: false,
             _lock: BankLock::take(path).unwrap(),
         }
     }
@@ -238,12 +286,17 @@ impl Bank {
     /// may wait.
     ///
     /// The try is counted before the hash is computed, so a fourth guess at once with three others is not
-    /// looked at. An unknown or blocked card costs the same work as a wrong PIN.
+    /// looked at. An unknown or blocked card costs the same work as a wrong PIN: a write, a hash, a write, and a wait for
+    /// the disk.
+    ///
+    /// A right PIN whose hash was made with an older pepper or at another cost gets a new one.
     ///
     /// # Errors
     /// [`LoginError::Refused`] for whatever is the customer's part, else what failed.
     pub fn login(&self, number: &CardNumber, pin: &Pin) -> Result<Login, LoginError> {
-        let PinAccepted { card, cell, .. } = self.check_pin(number, pin)?;
+        let PinAccepted {
+            card, cell, update, ..
+        } = self.check_pin(number, pin)?;
         let account = self.account(card.account).ok_or_else(|| BankFileError::Damaged {
             what: format!(
                 "card {number} opens account {}, which does not exist",
@@ -255,7 +308,13 @@ impl Bank {
             holder: card.holder,
             account,
             cell,
+            accepted: update,
         })
+    }
+
+    /// Whether nobody may choose this PIN, since it is guessed first.
+    pub fn forbids_pin(&self, new: &Pin) -> bool {
+        !self.allow_weak_pins && new.is_weak()
     }
 
     /// Gives a card a new PIN, if `old` is the PIN so far: a wrong one counts as a try, as at a login. It blocks as
@@ -263,31 +322,24 @@ impl Bank {
     /// succeeds, not even one that had begun before.
     ///
     /// # Errors
-    /// [`LoginError::Refused`] if `old` is wrong or the PIN was changed meanwhile, else what failed.
+    /// [`LoginError::WeakPin`] if the bank forbids the new PIN, before `old` is looked at; [`LoginError::Refused`] if `old` is wrong or the PIN was changed
+    /// meanwhile; else what failed.
     pub fn change_pin(&self, login: &Login, old: &Pin, new: &Pin) -> Result<(), LoginError> {
+        if self.forbids_pin(new) {
+            return Err(LoginError::WeakPin);
+        }
         let PinAccepted {
             card,
             cell,
             pin_version,
+            ..
         } = self.check_pin(&login.card, old)?;
-        let hash = self
-            .pin_threads
-            .run(|| self.peppers.hash(new, self.pin_profile))?;
-        let pin = Arc::new(PinHash {
-            hash,
-            pepper_id: self.peppers.newest(),
-        });
+        let pin = self.pin_threads.run(|| self.hash(new))?;
         let slot = self.journal().reserve_blocking()?;
         let update = cell.write(|live| {
             let live = live.as_mut().filter(|live| live.pin_version == pin_version)?;
             live.pin_version += 1;
-            live.changed_pin = Some(Arc::clone(&pin));
-            let update = Update::Pin {
-                number: card.number,
-                pin,
-                _cell: Arc::clone(&cell),
-            };
-            Some(self.journal().append_update(slot, update))
+            Some(self.set_pin(slot, live, &card.number, pin, &cell))
         });
         self.journal()
             .update_durable(update.ok_or(LoginError::Refused)?)
@@ -295,69 +347,168 @@ impl Bank {
         Ok(())
     }
 
-    fn check_pin(&self, number: &CardNumber, pin: &Pin) -> Result<PinAccepted, LoginError> {
+    /// Makes a card active with no tries counted, for an operator: nothing else unblocks a card. It blocks until that is
+    /// durable. Sessions that the block has ended stay ended.
+    ///
+    /// Tries that are being judged at this moment were counted before, and stay so: each was one of three then, and
+    /// is one of three now.
+    ///
+    /// # Errors
+    /// [`UnblockError`]: then the card may or may not have been unblocked.
+    pub fn unblock_card(&self, number: &CardNumber) -> Result<Unblocked, UnblockError> {
         let slot = self.journal().reserve_blocking()?;
         let cell = self.cards.cell(number);
         let Some(card) = self.readers.card(number)? else {
-            return self.refuse(pin);
+            return Ok(Unblocked::NoSuchCard);
         };
-        let counted = cell.write(|live| {
+        let (was_blocked, update) = cell.write(|live| {
             let live = live.get_or_insert(LiveCard::new(card.state));
-            live.state = live.state.count_try()?;
-            live.pending += 1;
-            self.journal()
-                .append_update(slot, card_update(number, live.state, &cell));
-            Some((live.pin_version, live.changed_pin.clone()))
+            let was_blocked = live.state.is_blocked_without(live.pending);
+            live.state = CardState::unblocked(live.pending);
+            let update = card_update(number, live.state, &cell);
+            (was_blocked, self.journal().append_update(slot, update))
         });
-        let Some((pin_version, changed_pin)) = counted else {
-            return self.refuse(pin);
-        };
-        let judged = match &changed_pin {
-            Some(changed) => self.judge(pin, &changed.hash, changed.pepper_id),
-            None => self.judge(pin, &card.pin_hash, card.pepper_id),
-        };
+        self.journal().update_durable(update).wait()?;
+        tracing::info!(account = %card.account, was_blocked, "an operator unblocked a card");
+        Ok(if was_blocked {
+            Unblocked::WasBlocked
+        } else {
+            Unblocked::WasNotBlocked
+        })
+    }
+
+    /// One path for every card. Whether it is unknown, blocked, or its PIN wrong makes no difference to what is waited for,
+    /// lest the time of the answer should tell: something is written, a hash is compared, something is written, and the
+    /// second of these is waited for. (The wrong PIN that blocks a card writes its new status, too.)
+    fn check_pin(&self, number: &CardNumber, pin: &Pin) -> Result<PinAccepted, LoginError> {
         let slot = self.journal().reserve_blocking()?;
-        let (accepted, update) = cell.write(|live| {
-            let live = live.as_mut().expect("the try was counted in it");
-            live.pending -= 1;
-            // A PIN that was changed while it was being judged is neither right nor wrong.
-            let changed = live.pin_version != pin_version;
-            live.state = match judged {
-                Ok(true) if !changed => live.state.after_right_pin(live.pending),
-                Ok(false) => live.state.after_wrong_pin(live.pending),
-                Ok(true) | Err(_) => live.state.take_back_try(),
+        let cell = self.cards.cell(number);
+        let card = self.readers.card(number)?;
+        let counted = cell.write(|live| {
+            let counted = card
+                .as_ref()
+                .and_then(|card| count_try(live.get_or_insert(LiveCard::new(card.state)), card));
+            let update = match &counted {
+                Some(counted) => card_update(number, counted.state, &cell),
+                None => Update::StrayLogin,
             };
-            let blocked = live.state.status == CardStatus::Blocked;
-            let update = self
-                .journal()
-                .append_update(slot, card_update(number, live.state, &cell));
-            if blocked {
-                live.blocked.get_or_insert(update);
-            }
-            (matches!(judged, Ok(true)) && !changed && !blocked, update)
+            self.journal().append_update(slot, update);
+            counted
         });
+        let known = card.zip(counted);
+        let compared = known.as_ref().map_or(&self.decoy, |(_, counted)| &*counted.pin);
+        let judged = self.judge(pin, compared);
+        // Nobody holds more than one of these while waiting for the other, and the journal needs none to make room.
+        let slots = (
+            self.journal().reserve_blocking()?,
+            self.journal().reserve_blocking()?,
+        );
+        let (accepted, update) = match &known {
+            Some((_, counted)) => cell.write(|live| {
+                let live = live.as_mut().expect("the try was counted in it");
+                self.settle_try(slots, live, number, &cell, counted, &judged)
+            }),
+            None => (false, self.journal().append_update(slots.0, Update::RefusedLogin)),
+        };
         // This update is after that of the counted try, so both are durable then.
         self.journal().update_durable(update).wait()?;
         judged?;
-        if accepted {
-            Ok(PinAccepted {
+        match known.filter(|_| accepted) {
+            Some((card, counted)) => Ok(PinAccepted {
                 card,
                 cell,
-                pin_version,
-            })
-        } else {
-            Err(LoginError::Refused)
+                pin_version: counted.pin_version,
+                update,
+            }),
+            None => Err(LoginError::Refused),
         }
     }
 
-    /// The answer to a card that is unknown or blocked, after the work of a PIN check.
-    fn refuse(&self, pin: &Pin) -> Result<PinAccepted, LoginError> {
-        self.judge(pin, &self.decoy_hash, self.peppers.newest())?;
-        Err(LoginError::Refused)
+    /// Says of a counted try what came of it. Gives whether the PIN is accepted, and the update after which that may be
+    /// told.
+    fn settle_try(
+        &self,
+        slots: (Slot, Slot),
+        live: &mut LiveCard,
+        number: &CardNumber,
+        cell: &Arc<CardCell>,
+        counted: &CountedTry,
+        judged: &Result<Judged, PinError>,
+    ) -> (bool, UpdateNumber) {
+        let before = live.state;
+        live.pending -= 1;
+        // A PIN that was changed while it was being judged is neither right nor wrong.
+        let changed = live.pin_version != counted.pin_version;
+        live.state = match judged {
+            Ok(Judged::Right { .. }) if !changed => before.after_right_pin(live.pending),
+            Ok(Judged::Wrong) => before.after_wrong_pin(live.pending),
+            Ok(Judged::Right { .. }) | Err(_) => before.take_back_try(),
+        };
+        // As it is, the card was written when the try was counted.
+        let card_written = (live.state != before).then(|| {
+            self.journal()
+                .append_update(slots.0, card_update(number, live.state, cell))
+        });
+        let blocked = live.state.status == CardStatus::Blocked;
+        if blocked && before.status != CardStatus::Blocked {
+            live.blocked = card_written;
+        }
+        match (judged, card_written) {
+            (Ok(Judged::Right { upgraded }), Some(written)) if !changed && !blocked => {
+                let upgraded = upgraded.clone();
+                let upgrade = upgraded.map(|upgraded| self.set_pin(slots.1, live, number, upgraded, cell));
+                (true, upgrade.unwrap_or(written))
+            }
+            (Err(_), Some(written)) => (false, written),
+            _ => (false, self.journal().append_update(slots.1, Update::RefusedLogin)),
+        }
     }
 
-    fn judge(&self, pin: &Pin, hash: &str, pepper_id: u32) -> Result<bool, PinError> {
-        self.pin_threads.run(|| self.peppers.verify(pin, hash, pepper_id))
+    /// Gives a card a new hash, of a new PIN or of the same one.
+    fn set_pin(
+        &self,
+        slot: Slot,
+        live: &mut LiveCard,
+        number: &CardNumber,
+        pin: Arc<PinHash>,
+        cell: &Arc<CardCell>,
+    ) -> UpdateNumber {
+        live.changed_pin = Some(Arc::clone(&pin));
+        let update = Update::Pin {
+            number: number.clone(),
+            pin,
+            _cell: Arc::clone(cell),
+        };
+        self.journal().append_update(slot, update)
+    }
+
+    /// Compares a PIN with a hash. If it is right and the hash outdated, the new hash is made here too, on the threads that
+    /// give way.
+    fn judge(&self, pin: &Pin, with: &PinHash) -> Result<Judged, PinError> {
+        self.pin_threads.run(|| {
+            if !self.peppers.verify(pin, &with.hash, with.pepper_id)? {
+                return Ok(Judged::Wrong);
+            }
+            let upgrade = || {
+                let outdated = self
+                    .peppers
+                    .is_outdated(&with.hash, with.pepper_id, self.pin_profile)?;
+                outdated.then(|| self.hash(pin)).transpose()
+            };
+            let upgraded = upgrade().unwrap_or_else(|error| {
+                tracing::warn!(%error, "a card keeps its PIN's old hash, since no new one could be made");
+                None
+            });
+            Ok(Judged::Right { upgraded })
+        })
+    }
+
+    /// A PIN's hash as it is made today. It keeps a core busy, so it is for the PIN threads.
+    fn hash(&self, pin: &Pin) -> Result<Arc<PinHash>, PinError> {
+        Ok(Arc::new(PinHash {
+            hash: self.peppers.hash(pin, self.pin_profile)?,
+            pepper_id: self.peppers.newest(),
+        }))
     }
 
     /// The account's newest rows, at most `lines` of them, newest first, and the balance that they lead to. It
@@ -451,12 +602,50 @@ impl Bank {
     }
 }
 
+/// A try that is counted and not judged yet.
+struct CountedTry {
+    /// The card with the try.
+    state: CardState,
+    /// What the PIN is compared with.
+    pin: Arc<PinHash>,
+    /// Which of the card's PINs that is.
+    pin_version: u32,
+}
+
+/// What a PIN turned out to be.
+enum Judged {
+    Wrong,
+    Right {
+        /// A new hash of it, if the card's is outdated.
+        upgraded: Option<Arc<PinHash>>,
+    },
+}
+
 /// A card whose PIN was right.
 struct PinAccepted {
     card: Card,
     cell: Arc<CardCell>,
     /// Which of the card's PINs it was.
     pin_version: u32,
+    /// What is durable of it.
+    update: UpdateNumber,
+}
+
+/// Counts a try, unless the card is blocked: then its PIN is not looked at.
+fn count_try(live: &mut LiveCard, card: &Card) -> Option<CountedTry> {
+    live.state = live.state.count_try()?;
+    live.pending += 1;
+    let from_file = || {
+        Arc::new(PinHash {
+            hash: card.pin_hash.clone(),
+            pepper_id: card.pepper_id,
+        })
+    };
+    Some(CountedTry {
+        state: live.state,
+        pin: live.changed_pin.clone().unwrap_or_else(from_file),
+        pin_version: live.pin_version,
+    })
 }
 
 fn card_update(number: &CardNumber, state: CardState, cell: &Arc<CardCell>) -> Update {
@@ -750,7 +939,6 @@ mod tests {
     fn a_changed_pin_is_the_only_one_from_then_on() {
         let site = Site::new();
         let card: CardNumber = "1".parse().unwrap();
-        let pin = |digits: &str| Pin::new(digits.as_bytes()).unwrap();
         let bank = site.open();
         let session = bank.login(&card, &pin("0001")).unwrap();
         assert!(matches!(
@@ -787,9 +975,8 @@ mod tests {
     #[test]
     fn of_two_changes_at_once_from_the_same_pin_one_wins() {
         let site = Site::new();
-        let bank = site.open();
+        let bank = site.open().allowing_weak_pins(true);
         let card: CardNumber = "1".parse().unwrap();
-        let pin = |digits: &str| Pin::new(digits.as_bytes()).unwrap();
         for round in 0..20 {
             let (was, new) = (
                 format!("{round:04}"),
@@ -814,6 +1001,162 @@ mod tests {
                 bank.change_pin(&session, &pin(winner), &pin(&new[0])).unwrap();
             }
         }
+    }
+
+    fn pin(digits: &str) -> Pin {
+        Pin::new(digits.as_bytes()).unwrap()
+    }
+
+    fn card(number: &str) -> CardNumber {
+        number.parse().unwrap()
+    }
+
+    #[test]
+    fn every_refused_login_is_in_the_file_before_its_answer_and_counted_once() {
+        let site = Site::new();
+        let bank = site.open();
+        let counts = || {
+            [
+                site.query("SELECT refused_logins FROM bank"),
+                site.query("SELECT stray_logins FROM bank"),
+                site.query("SELECT tries FROM cards WHERE card = '1'"),
+            ]
+        };
+        let session = bank.login(&card("1"), &pin("0001")).unwrap();
+        assert_eq!(counts(), [0, 0, 0]);
+        for (number, digits, expected) in [
+            ("nobody", "0001", [1, 1, 0]),
+            ("1", "9999", [2, 1, 1]),
+            ("nobody", "0000", [3, 2, 1]),
+            ("1", "9999", [4, 2, 2]),
+            ("1", "9999", [5, 2, 3]),
+            // Blocked by now: neither a wrong PIN nor the right one is looked at, nor the one that the decoy has.
+            ("1", "9999", [6, 3, 3]),
+            ("1", "0001", [7, 4, 3]),
+            ("1", "0000", [8, 5, 3]),
+        ] {
+            let answer = bank.login(&card(number), &pin(digits));
+            assert!(matches!(answer, Err(LoginError::Refused)), "{number}, {digits}");
+            assert_eq!(counts(), expected, "{number}, {digits}");
+        }
+        assert!(bank.change_pin(&session, &pin("0001"), &pin("2468")).is_err());
+        assert_eq!(counts(), [9, 6, 3]);
+    }
+
+    #[test]
+    fn of_a_hundred_guesses_at_once_three_are_looked_at() {
+        let site = Site::new();
+        let bank = site.open();
+        let start = std::sync::Barrier::new(100);
+        std::thread::scope(|scope| {
+            for guess in 0..100 {
+                let (bank, start) = (&bank, &start);
+                scope.spawn(move || {
+                    let guess = pin(&format!("{:04}", 5000 + guess));
+                    start.wait();
+                    assert!(matches!(bank.login(&card("1"), &guess), Err(LoginError::Refused)));
+                });
+            }
+        });
+        assert!(bank.login(&card("1"), &pin("0001")).is_err());
+        drop(bank);
+        assert_eq!(
+            site.query("SELECT tries FROM cards WHERE card = '1' AND status = 'blocked'"),
+            3
+        );
+        assert_eq!(site.query("SELECT refused_logins FROM bank"), 101);
+        assert_eq!(
+            site.query("SELECT stray_logins FROM bank"),
+            98,
+            "all but three guesses were compared with the decoy"
+        );
+    }
+
+    #[test]
+    fn an_operator_unblocks_a_card_and_the_sessions_from_before_stay_ended() {
+        let site = Site::new();
+        let bank = site.open();
+        let block = |bank: &Bank| {
+            for _ in 0..3 {
+                assert!(bank.login(&card("1"), &pin("9999")).is_err());
+            }
+            assert!(bank.login(&card("1"), &pin("0001")).is_err());
+        };
+        let unblock = |bank: &Bank, number: &str| bank.unblock_card(&card(number)).unwrap();
+        assert_eq!(unblock(&bank, "nobody"), Unblocked::NoSuchCard);
+        assert_eq!(unblock(&bank, "1"), Unblocked::WasNotBlocked);
+
+        let first = bank.login(&card("1"), &pin("0001")).unwrap();
+        block(&bank);
+        assert_eq!(unblock(&bank, "1"), Unblocked::WasBlocked);
+        assert_eq!(
+            site.query("SELECT tries FROM cards WHERE card = '1' AND status = 'active'"),
+            0,
+            "it is on disk"
+        );
+        assert!(first.blocked().is_some());
+        let second = bank.login(&card("1"), &pin("0001")).unwrap();
+        assert!(second.blocked().is_none());
+        block(&bank);
+        assert!(second.blocked().is_some(), "blocked again");
+        drop((first, second, bank));
+
+        let bank = site.open();
+        assert!(bank.login(&card("1"), &pin("0001")).is_err());
+        assert_eq!(unblock(&bank, "1"), Unblocked::WasBlocked, "with nobody using it");
+        for _ in 0..2 {
+            assert!(bank.login(&card("1"), &pin("9999")).is_err());
+        }
+        assert_eq!(unblock(&bank, "1"), Unblocked::WasNotBlocked);
+        assert_eq!(site.query("SELECT tries FROM cards WHERE card = '1'"), 0);
+        drop(bank);
+        site.open().login(&card("1"), &pin("0001")).unwrap();
+    }
+
+    #[test]
+    fn each_unblocking_among_guesses_at_once_gives_three_tries_and_no_more() {
+        const GUESSES: i64 = 8 * 25;
+        const UNBLOCKED: i64 = 10;
+        let site = Site::new();
+        let bank = site.open();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..25).for_each(|_| assert!(bank.login(&card("1"), &pin("9999")).is_err())));
+            }
+            scope.spawn(|| (0..UNBLOCKED).for_each(|_| _ = bank.unblock_card(&card("1")).unwrap()));
+        });
+        let looked_at = GUESSES - site.query("SELECT stray_logins FROM bank");
+        assert!(
+            (3..=3 * (UNBLOCKED + 1)).contains(&looked_at),
+            "{looked_at} guesses were looked at"
+        );
+        // Whatever the races left, it is the same in memory and in the file, and a count that holds.
+        let tries = site.query("SELECT tries FROM cards WHERE card = '1'");
+        let blocked = site.query("SELECT status = 'blocked' FROM cards WHERE card = '1'") == 1;
+        assert_eq!(blocked, tries == 3);
+        for _ in tries..3 {
+            assert!(bank.login(&card("1"), &pin("9999")).is_err());
+        }
+        assert_eq!(bank.unblock_card(&card("1")).unwrap(), Unblocked::WasBlocked);
+        bank.login(&card("1"), &pin("0001")).unwrap();
+    }
+
+    #[test]
+    fn a_pin_that_is_guessed_first_is_refused_before_the_old_one_is_looked_at() {
+        let site = Site::new();
+        let bank = site.open();
+        let session = bank.login(&card("1"), &pin("0001")).unwrap();
+        for old in ["0001", "9999"] {
+            let answer = bank.change_pin(&session, &pin(old), &pin("1984"));
+            assert!(matches!(answer, Err(LoginError::WeakPin)));
+        }
+        assert_eq!(site.query("SELECT tries FROM cards WHERE card = '1'"), 0);
+        assert_eq!(site.query("SELECT refused_logins FROM bank"), 0);
+        drop((session, bank));
+        let bank = site.open().allowing_weak_pins(true);
+        let session = bank.login(&card("1"), &pin("0001")).unwrap();
+        bank.change_pin(&session, &pin("0001"), &pin("1984")).unwrap();
+        bank.login(&card("1"), &pin("1984")).unwrap();
     }
 
     #[test]

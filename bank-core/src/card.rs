@@ -47,7 +47,7 @@ impl CardState {
 
     /// Whether no PIN is to be looked at any more.
     pub const fn is_blocked(self) -> bool {
-        matches!(self.status, CardStatus::Blocked) || self.tries >= MAX_PIN_TRIES
+        self.is_blocked_without(0)
     }
 
     /// Counts a try, before its PIN is looked at, so that guesses made at once are counted like guesses made
@@ -73,13 +73,27 @@ impl CardState {
     /// held against it.
     #[must_use]
     pub fn after_wrong_pin(self, pending: u8) -> CardState {
-        let wrong = self.tries.saturating_sub(pending);
-        let status = if wrong >= MAX_PIN_TRIES {
+        let status = if self.is_blocked_without(pending) {
             CardStatus::Blocked
         } else {
             self.status
         };
         CardState { status, ..self }
+    }
+
+    /// Whether it is blocked whatever those that are still `pending` turn out to be.
+    pub const fn is_blocked_without(self, pending: u8) -> bool {
+        matches!(self.status, CardStatus::Blocked) || self.tries.saturating_sub(pending) >= MAX_PIN_TRIES
+    }
+
+    /// Unblocked by an operator, and by nothing else: the count begins anew, with those that are still `pending`. They were
+    /// counted before their PINs were looked at, and must stay so until they are judged.
+    #[must_use]
+    pub const fn unblocked(pending: u8) -> CardState {
+        CardState {
+            tries: pending,
+            status: CardStatus::Active,
+        }
     }
 
     /// After the right PIN: the count begins anew, with those that are still `pending`, unless the card was blocked
@@ -138,6 +152,19 @@ mod tests {
         assert_eq!(after_wrong.status, CardStatus::Active);
         assert_eq!(after_wrong.after_right_pin(0), CardState::FRESH);
         assert_eq!(after_wrong.after_wrong_pin(0).status, CardStatus::Blocked);
+    }
+
+    #[test]
+    fn unblocking_forgets_what_was_judged_and_keeps_what_is_not() {
+        assert_eq!(CardState::unblocked(0), CardState::FRESH);
+        // Of two tries at once none is judged when the card is unblocked: both are still two of three.
+        let unblocked = CardState::unblocked(2);
+        let third = unblocked.count_try().unwrap();
+        assert_eq!(third.count_try(), None);
+        let wrong = third.after_wrong_pin(2).after_wrong_pin(1);
+        assert!(!wrong.is_blocked_without(1));
+        assert_eq!(wrong.after_wrong_pin(0).status, CardStatus::Blocked);
+        assert_eq!(wrong.after_right_pin(0), CardState::FRESH);
     }
 
     #[test]

@@ -18,11 +18,13 @@ pub(crate) struct LiveCard {
     pub(crate) state: CardState,
     /// Tries that are counted and not judged yet.
     pub(crate) pending: u8,
-    /// The update that blocked the card since this cell was made.
+    /// The update that blocked the card, the newest since this cell was made. An operator who unblocks it leaves this as it
+    /// is: the sessions from before stay ended.
     pub(crate) blocked: Option<UpdateNumber>,
-    /// The PIN's hash if it was changed since this cell was made: the file may not have it yet.
+    /// The PIN's hash if it was made since this cell was: the file may not have it yet.
     pub(crate) changed_pin: Option<Arc<PinHash>>,
-    /// How often it was changed since: tells whether a PIN that was judged is still the card's.
+    /// How often the customer changed it since: tells whether a PIN that was judged is still the card's. A new hash of the
+    /// same PIN is no such change.
     pub(crate) pin_version: u32,
 }
 

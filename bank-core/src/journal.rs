@@ -86,6 +86,10 @@ pub(crate) enum Update {
         /// As above.
         _cell: Arc<CardCell>,
     },
+    /// A login was refused.
+    RefusedLogin,
+    /// A login with a card that is unknown or blocked: what is written in the place of the card's counted try.
+    StrayLogin,
     /// A terminal seen for the first time.
     Terminal(Terminal),
 }

@@ -35,9 +35,12 @@ pub mod terminal;
 mod test_bank;
 pub mod time;
 pub mod transaction;
+mod weak_pin;
 
 pub use account::Account;
-pub use bank::{Bank, Login, LoginError, Registration, TerminalError, TerminalProof};
+pub use bank::{
+    Bank, Login, LoginError, Registration, TerminalError, TerminalProof, UnblockError, Unblocked,
+};
 pub use durable::JournalError;
 pub use ids::{AccountId, CardNumber, Lsn, TerminalId, TxnId};
 pub use ledger::{AccountHandle, Balance, Posted};

@@ -19,7 +19,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::limits::{MAX_PEPPER_FILE_BYTES, MAX_PIN_DIGITS, MIN_PIN_DIGITS};
-use crate::secret_file;
+use crate::{secret_file, weak_pin};
 
 /// A PIN of 4 to 12 digits (ISO 9564-1). It is overwritten when dropped, and shows itself to nobody.
 ///
@@ -58,6 +58,11 @@ impl Pin {
         };
         pin.digits[..digits.len()].copy_from_slice(digits);
         Ok(pin)
+    }
+
+    /// Whether it is among those that are guessed first: a repetition, a run, a year, or one that many choose.
+    pub fn is_weak(&self) -> bool {
+        weak_pin::is_weak(self.as_bytes())
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -158,6 +163,9 @@ pub enum PinError {
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),
 }
+
+/// What is stored as a hash is none of ours.
+const FOREIGN: PinError = PinError::Hash(argon2::password_hash::Error::EncodingInvalid);
 
 impl Peppers {
     const HEADING: &'static str = "atm-bank peppers 1";
@@ -299,6 +307,22 @@ impl Peppers {
         ))
     }
 
+    /// Whether a hash would be made otherwise today: with another pepper, or at another cost.
+    ///
+    /// # Errors
+    /// [`PinError::Hash`] if it is no hash.
+    pub(crate) fn is_outdated(
+        &self,
+        hash: &str,
+        pepper_id: u32,
+        profile: PinProfile,
+    ) -> Result<bool, PinError> {
+        let cost = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
+        let parsed = PasswordHash::new(hash).map_err(|_| FOREIGN)?;
+        let params = Params::try_from(&parsed).map_err(PinError::Hash)?;
+        Ok(pepper_id != self.newest() || cost(&params) != cost(&profile.params()))
+    }
+
     /// That these peppers hold the one that made `proof` under that id. Serving a bank with another bank's
     /// pepper file would find every PIN wrong, and block every card.
     pub(crate) fn check(&self, pepper_id: u32, proof: &str) -> Result<(), PinError> {
@@ -328,7 +352,6 @@ impl Peppers {
     }
 
     fn verify_bytes(&self, bytes: &[u8], hash: &str, pepper_id: u32) -> Result<bool, PinError> {
-        const FOREIGN: PinError = PinError::Hash(argon2::password_hash::Error::EncodingInvalid);
         let parsed = PasswordHash::new(hash).map_err(|_| FOREIGN)?;
         let (Some(salt), Some(expected)) = (parsed.salt, parsed.hash) else {
             return Err(FOREIGN);

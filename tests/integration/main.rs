@@ -24,3 +24,4 @@ mod stress;
 mod terminals;
 mod tls;
 mod verify;
+mod versions;

@@ -290,6 +290,13 @@ fn write_update(connection: &Connection, update: &Update) -> rusqlite::Result<()
         } => connection
             .prepare_cached("UPDATE cards SET pin_hash = ?2, pepper_id = ?3 WHERE card = ?1")?
             .execute(params![number.as_str(), pin.hash, pin.pepper_id]),
+        // Counted, and not merely written: SQLite does not write a row that is as it was.
+        Update::RefusedLogin => connection
+            .prepare_cached("UPDATE bank SET refused_logins = refused_logins + 1")?
+            .execute([]),
+        Update::StrayLogin => connection
+            .prepare_cached("UPDATE bank SET stray_logins = stray_logins + 1")?
+            .execute([]),
         Update::Terminal(terminal) => connection
             .prepare_cached(
                 "INSERT INTO terminals (terminal, registered, secret_hash) VALUES (?1, ?2, ?3)

@@ -104,6 +104,8 @@ error_codes! {
     TxnIdAhead = 119, "txn_id_ahead", "12";
     /// There is no such account.
     NoSuchAccount = 120, "no_such_account", "14";
+    /// A new PIN is among those that are guessed first.
+    WeakPin = 121, "weak_pin", "12";
     /// Too many logins with this card, or from this address, were refused: ask again later. No PIN was looked at.
     TooManyFailures = 122, "too_many_failures", "75";
     /// The server speaks TLS, and the client did not. The connection is closed.
