@@ -141,6 +141,9 @@ pub struct ServeArgs {
     /// Let in only terminals with a secret or a certificate; otherwise an unknown one on this machine registers itself
     #[arg(long)]
     pub registered_terminals: bool,
+    /// Let customers choose PINs that are guessed first, such as 1234, 1111 and years
+    #[arg(long)]
+    pub allow_weak_pins: bool,
     /// Open a Unix socket for "atm-server admin", for the server's user alone
     #[arg(long, value_name = "PATH", env = "ATM_ADMIN_SOCKET")]
     pub admin_socket: Option<PathBuf>,

@@ -217,6 +217,7 @@ fn load(args: LoadArgs) -> Result<Ended, Error> {
         }
         other => other?,
     };
+    warn_of_weak_pins(&args.list, &list.weak_pin_lines);
     let (accounts, cards) = (list.accounts.len(), list.cards.len());
     if args.dry_run {
         say(format_args!(
@@ -248,6 +249,27 @@ fn load(args: LoadArgs) -> Result<Ended, Error> {
         paths.bank.display()
     ));
     Ok(Ended::Done)
+}
+
+/// Says in which lines PINs are guessed first, but neither which PINs these are nor why: whoever reads the warning need not
+/// be told where to begin.
+fn warn_of_weak_pins(list: &Path, lines: &[u64]) {
+    const NAMED: usize = 10;
+    if lines.is_empty() {
+        return;
+    }
+    let named: Vec<_> = lines.iter().take(NAMED).map(u64::to_string).collect();
+    let more = match lines.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let _ = writeln!(
+        io::stderr(),
+        "atm-server: warning: {}: PINs that are too easy to guess in lines {}{more}. They are good for loading; ask their \
+         holders to change them.",
+        list.display(),
+        named.join(", "),
+    );
 }
 
 fn read_list(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
@@ -364,7 +386,8 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
     let peppers = Peppers::read(&config.paths.pepper)?;
     // The bank is whole before a port is bound: who can connect is served.
     let path = config.paths.bank.clone();
-    let bank = Arc::new(tokio::task::spawn_blocking(move || Bank::open(&path, peppers)).await??);
+    let bank = tokio::task::spawn_blocking(move || Bank::open(&path, peppers)).await??;
+    let bank = Arc::new(bank.allowing_weak_pins(config.allow_weak_pins));
     let listener = TcpListener::bind(config.listen).await.map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --listen",

@@ -72,6 +72,8 @@ pub struct ServeConfig {
     pub admin_socket: Option<PathBuf>,
     /// Threads that serve them, at least 1.
     pub workers: usize,
+    /// Whether customers may choose PINs that are guessed first.
+    pub allow_weak_pins: bool,
 }
 
 impl TryFrom<ServeArgs> for ServeConfig {
@@ -116,6 +118,7 @@ impl TryFrom<ServeArgs> for ServeConfig {
                 },
                 tls,
             },
+            allow_weak_pins: args.allow_weak_pins,
         })
     }
 }

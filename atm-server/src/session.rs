@@ -459,10 +459,14 @@ impl Session {
         answer: Answer<'_>,
     ) -> Result<Lsn, JournalError> {
         const REFUSED: &str = "The PIN so far is wrong, and the PIN was not changed.";
+        const WEAK: &str = "The new PIN is too easy to guess, and the PIN was not changed. Please choose one that is harder to guess.";
         let login = self
             .login
             .clone()
             .expect("requests that need a login were refused without one");
+        if self.bank.forbids_pin(&new) {
+            return Ok(answer.error(ErrorCode::WeakPin, WEAK));
+        }
         let Some(old) = old else {
             return Ok(answer.error(ErrorCode::LoginRefused, REFUSED));
         };

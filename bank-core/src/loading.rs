@@ -22,6 +22,8 @@ pub struct AccountList {
     pub accounts: Vec<NewAccount>,
     /// In the order of their numbers, which is the order in which the bank file is fastest to write.
     pub cards: Vec<PlainCard>,
+    /// The lines of a CSV whose PINs are guessed first, in their order. They are no reason not to load it.
+    pub weak_pin_lines: Vec<u64>,
 }
 
 /// A card with its PIN still readable.
@@ -141,6 +143,7 @@ impl AccountList {
         AccountList {
             accounts: accounts.collect(),
             cards,
+            weak_pin_lines: Vec::new(),
         }
     }
 
@@ -365,6 +368,11 @@ fn assemble(rows: Vec<ListedRow>, existing: &ExistingNames, bad: &mut Vec<BadRow
     let mut accounts: BTreeMap<AccountId, (u64, Terms)> = BTreeMap::new();
     let mut first_line_of_card: HashMap<CardNumber, u64> = HashMap::new();
     let mut cards = Vec::with_capacity(rows.len());
+    let weak_pin_lines = rows
+        .iter()
+        .filter(|row| row.pin.is_weak())
+        .map(|row| row.line)
+        .collect();
     for row in rows {
         let mut reject = |reason| {
             bad.push(BadRow {
@@ -413,7 +421,11 @@ fn assemble(rows: Vec<ListedRow>, existing: &ExistingNames, bad: &mut Vec<BadRow
         .into_iter()
         .map(|(id, (_, terms))| terms.account(id))
         .collect();
-    AccountList { accounts, cards }
+    AccountList {
+        accounts,
+        cards,
+        weak_pin_lines,
+    }
 }
 
 impl Terms {
@@ -634,6 +646,7 @@ mod tests {
         let card = AccountList {
             accounts: vec![],
             cards: vec![list.cards.into_iter().nth(card).unwrap()],
+            weak_pin_lines: vec![],
         };
         let (_, hashed) = card.hash_pins(&peppers, PinProfile::Fast, &|_| ()).unwrap();
         assert!(

@@ -490,6 +490,7 @@ class Script:
         self.ask("Jill's balance", ken, balance(), Balance(6710, "USD"))
         self.ask("change from a wrong PIN", jack, change_pin("8643", "97531"), 106)
         self.ask("change to a PIN too short", jack, change_pin("8642", "975"), 117)
+        self.ask("change to a PIN that is guessed first", jack, change_pin("8643", "1122"), 121)
         self.ask("change the PIN", jack, change_pin("8642", "97531"), PinChanged())
         self.ask("log out Jack", jack, logout(), LoggedOut())
         self.ask("log in with the old PIN", jack, login("Jack", "8642"), 106)

@@ -80,6 +80,33 @@ fn a_dry_run_writes_nothing() {
 }
 
 #[test]
+fn pins_that_are_guessed_first_are_told_of_by_their_lines_and_loaded() {
+    let bank = TestBank::nowhere();
+    let list: String = (1..=14)
+        .map(|n| format!("C{n},{},1\n", if n % 7 == 0 { "2468" } else { "1987" }))
+        .collect();
+    let path = bank.write("list.csv", format!("holder,pin,balance\n{list}"));
+    let load = |list: &std::path::Path, arguments: &[&str]| {
+        let loaded = bank.server_command(&[&["load", list.to_str().unwrap()], arguments].concat());
+        assert!(loaded.status.success(), "{}", stderr(&loaded));
+        stderr(&loaded)
+    };
+    for arguments in [&["--dry-run"][..], &["--pin-profile", "fast"]] {
+        let warning = load(&path, arguments);
+        assert!(
+            warning.contains("list.csv: PINs that are too easy to guess in lines 2, 3, 4, 5, 6, 7, 9, 10, 11, 12 and 2 more"),
+            "{warning}"
+        );
+        for told in ["1987", "year", "19"] {
+            assert!(!warning.contains(told), "{warning}");
+        }
+    }
+    bank.serve().login("C1", "1987");
+    let good = bank.write("good.csv", "Ken,2468,100\n");
+    assert_eq!(load(&good, &["--append"]), "");
+}
+
+#[test]
 fn an_existing_bank_is_only_touched_when_told_to() {
     let bank = TestBank::load("Ken,2468,100\n");
     let more = bank.write("more.csv", "Jill,1357,50\nJack,8642,1\n");

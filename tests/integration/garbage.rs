@@ -438,8 +438,11 @@ fn requests_out_of_place_are_refused_and_the_session_goes_on() {
         new: secret(new),
     };
     assert_eq!(ask(change("0001", "12")), Some(ErrorCode::InvalidPin));
-    assert_eq!(ask(change("", "1234")), Some(ErrorCode::LoginRefused));
-    assert_eq!(ask(change("0002", "1234")), Some(ErrorCode::LoginRefused));
+    for old in ["", "0002", "0001"] {
+        assert_eq!(ask(change(old, "1234")), Some(ErrorCode::WeakPin));
+    }
+    assert_eq!(ask(change("", "1243")), Some(ErrorCode::LoginRefused));
+    assert_eq!(ask(change("0002", "1243")), Some(ErrorCode::LoginRefused));
     assert_eq!(ask(change("0001", "0001")), None);
     assert_eq!(ask(RequestBody::Statement { lines: u16::MAX }), None);
     assert_eq!(ask(RequestBody::Logout), None);

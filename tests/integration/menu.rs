@@ -27,8 +27,8 @@ fn a_pipe_can_do_all_that_a_person_can() {
         "Ken", "2468", "1", "2", "20.50", "3", "1000", "3", "abc", "0",
         "40", // balance, deposit, withdrawals
         "9", "", "4", "x", "1007", "5", "5", // no choice, transfer, statement
-        "6", "2468", "12", "6", "2468", "1357", "1358", "6", "1111", "1357", "1357", "6", "2468", "975310",
-        "975310", "7", // log out
+        "6", "2468", "12", "6", "2468", "4321", "4321", "6", "2468", "1357", "1358", "6", "1111", "1357",
+        "1357", "6", "2468", "975310", "975310", "7", // log out
         "Jack", "8642", "1", "7", "Ken", "975310", "1", "8",
     ];
     let output = bank.menu(server.address(), &(lines.join("\n") + "\n"));
@@ -71,6 +71,7 @@ fn a_pipe_can_do_all_that_a_person_can() {
             "1007",
             "Balance 75.50 USD",
             "a PIN has 4 to 12 digits",
+            "Please choose one that is harder to guess.",
             "The two new PINs differ",
             "was not changed",
             "Your PIN has been changed.",

@@ -296,6 +296,8 @@ fn a_blocked_card_ends_its_sessions_and_a_changed_pin_does_not() {
     let bank = TestBank::load(ACCOUNTS);
     let server = bank.serve();
     let (mut first, mut second) = (server.login("Ken", "2468"), server.login("Ken", "2468"));
+    let weak = first.change_pin("2468", "1234").unwrap_err();
+    assert_eq!(weak.code(), Some(bank_core::protocol::ErrorCode::WeakPin));
     first.change_pin("2468", "975310").unwrap();
     assert!(second.balance().is_ok(), "who was let in by the old PIN stays");
     assert_eq!(ask(&server, "Ken", "2468", &["balance"]).0, Some(4));
