@@ -280,7 +280,7 @@ impl ClientHandler for AtmHandler {
                         self.converse(stream, peer, deadline, &shutdown).await;
                     }
                 })
-                .await
+                .await;
             }
         }
         tracing::debug!(peer = %address, "disconnected");

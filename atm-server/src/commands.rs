@@ -394,16 +394,16 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
             config.listen
         )
     })?;
-    tracing::info!(bank = %config.paths.bank.display(), accounts = bank.account_count(), lsn = %bank.journal().durable_lsn(), "opened");
-    say(format_args!("listening on {}", listener.local_addr()?));
-    if io::stdin().is_terminal() {
-        let _ = writeln!(io::stderr(), "Press Enter to stop.");
-    }
     let admin = config
         .admin_socket
         .as_deref()
         .map(AdminSocket::bind)
         .transpose()?;
+    tracing::info!(bank = %config.paths.bank.display(), accounts = bank.account_count(), lsn = %bank.journal().durable_lsn(), "opened");
+    say(format_args!("listening on {}", listener.local_addr()?));
+    if io::stdin().is_terminal() {
+        let _ = writeln!(io::stderr(), "Press Enter to stop.");
+    }
     server::run(listener, bank, config.service, admin, asked_to_stop).await?;
     tracing::info!("closed in order");
     Ok(())

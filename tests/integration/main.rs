@@ -1,5 +1,6 @@
 //! The integration tests: the real programs, driven from outside, one module per topic.
 
+mod admin;
 mod check;
 mod commands;
 mod concurrency;
@@ -10,6 +11,7 @@ mod fault_vfs;
 mod faults;
 mod garbage;
 mod house_rules;
+mod logins;
 mod machine;
 mod menu;
 mod one_shot;
