@@ -10,7 +10,9 @@ use bank_core::bank_file::{self, CardSecurity, ExistingNames, NewAccount, NewCar
 use bank_core::limits::MAX_LIST_BYTES;
 use bank_core::loading::{AccountList, ListError};
 use bank_core::row::{Contra, Outcome};
-use bank_core::{Account, Bank, Currency, JournalError, Moment, Peppers, PinProfile, TerminalSecret};
+use bank_core::{
+    Account, Bank, Currency, JournalError, Moment, Peppers, PinProfile, TerminalSecret, secret_file,
+};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
@@ -49,6 +51,9 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Runs a command and tells a person what went wrong, if anything did.
 pub fn run(args: Args) -> Ended {
     log_to_stderr();
+    if let Err(error) = secret_file::forbid_core_dumps() {
+        tracing::warn!(%error, "core dumps could not be forbidden: they would hold PINs and keys");
+    }
     let result = match args.command {
         Command::Load(args) => load(args),
         Command::Generate(args) => generate(args),

@@ -1,9 +1,12 @@
-//! Files that hold keys: for their owner alone, and written in hexadecimal digits.
+//! Files that hold keys: for their owner alone, and written in hexadecimal digits. And the one file that nobody asked for:
+//! a core dump.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Makes a file for its owner alone, and makes its contents durable.
 ///
@@ -38,6 +41,18 @@ pub fn fill_from_hex(key: &mut [u8], digits: &str) -> Option<()> {
         *byte = (value(digits[0])? << 4 | value(digits[1])?) as u8;
     }
     Some(())
+}
+
+/// Has the operating system write no core dump of this process: it would hold whatever PINs and keys are in memory.
+///
+/// # Errors
+/// As the operating system says.
+pub fn forbid_core_dumps() -> io::Result<()> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none).map_err(io::Error::from)
 }
 
 #[cfg(test)]
