@@ -42,6 +42,14 @@ last four digits of that number, with leading zeros: card 7 has PIN 0007, card 1
     Admin(AdminArgs),
     /// Make a private authority, and by it the certificates of the server and of terminals, for TLS
     Certificate(CertificateArgs),
+    /// Add a new key to the pepper file, with which PINs are hashed from now on; the bank must not be served
+    #[command(
+        after_help = "The older keys stay in the file: a card depends on the key that its PIN was last hashed with until its \
+holder's next good login, which hashes it with the newest key and at the newest cost. Back the pepper file up after each rotation, \
+apart from the backups of the bank. A backup of the bank needs the keys of its time: keep the old backups of the pepper file \
+for as long as those of the bank, since a key that is forgotten opens none of them."
+    )]
+    RotatePepper(RotatePepperArgs),
 }
 
 /// Which bank.
@@ -232,6 +240,20 @@ pub struct AddTerminalArgs {
     /// Give a terminal that has a secret a new one
     #[arg(long)]
     pub replace: bool,
+}
+
+/// Arguments of `rotate-pepper`.
+#[derive(Debug, clap::Args)]
+pub struct RotatePepperArgs {
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: SecretBankArgs,
+    /// What a PIN's hash costs from now on [default: as the bank has it]
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    pub pin_profile: Option<PinProfileArg>,
+    /// Add no key, but remove the older ones on which no card depends any more
+    #[arg(long)]
+    pub forget_unused: bool,
 }
 
 /// Arguments of `statement`.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bank_core::bank_file::{self, CardSecurity, ExistingNames, NewAccount, NewCard, StatementLine};
+use bank_core::bank_file::{self, CardSecurity, ExistingNames, NewAccount, NewCard, Rotation, StatementLine};
 use bank_core::limits::MAX_LIST_BYTES;
 use bank_core::loading::{AccountList, ListError};
 use bank_core::row::{Contra, Outcome};
@@ -21,7 +21,7 @@ use crate::admin::socket::AdminSocket;
 use crate::admin::{self, AdminRequest};
 use crate::args::{
     AddTerminalArgs, AdminArgs, AdminCommand, Args, CertificateArgs, Command, GenerateArgs, LoadArgs,
-    ServeArgs, StatementArgs,
+    RotatePepperArgs, ServeArgs, StatementArgs,
 };
 use crate::blocking_work::BlockingWork;
 use crate::certificates::{Authority, CertifiedFiles};
@@ -63,6 +63,7 @@ pub fn run(args: Args) -> Ended {
         Command::AddTerminal(args) => add_terminal(&args),
         Command::Admin(args) => administer(args),
         Command::Certificate(args) => certificate(&args),
+        Command::RotatePepper(args) => rotate_pepper(args),
     };
     result.unwrap_or_else(|error| {
         // A reader that has seen enough, such as `head`, is no failure.
@@ -188,6 +189,39 @@ fn certificate(args: &CertificateArgs) -> Result<Ended, Error> {
         say(format_args!(
             "Certified terminal {id}, for {days} days. On its machine, and {key} there alone:\n  atm-cli --terminal {id} --tls-ca {ca} --tls-cert {certificate} --tls-key {key} --server ..."
         ));
+    }
+    Ok(Ended::Done)
+}
+
+fn rotate_pepper(args: RotatePepperArgs) -> Result<Ended, Error> {
+    let paths = BankPaths::from(args.bank);
+    let rotation = if args.forget_unused {
+        Rotation::ForgetUnused
+    } else {
+        Rotation::AddKey
+    };
+    let profile = args.pin_profile.map(PinProfile::from);
+    let rotated = bank_file::rotate_pepper(&paths.bank, &paths.pepper, rotation, profile)?;
+    let (newest, file) = (rotated.newest, paths.pepper.display());
+    if rotation == Rotation::AddKey {
+        let origin = if rotated.finished {
+            "left by a rotation that was cut short"
+        } else {
+            "new"
+        };
+        say(format_args!(
+            "PINs are hashed with pepper {newest} from now on, which is {origin}: back up {file}"
+        ));
+    } else if rotated.forgotten.is_empty() {
+        say(format_args!(
+            "no pepper was forgotten: pepper {newest} is the newest"
+        ));
+    }
+    for id in rotated.forgotten {
+        say(format_args!("pepper {id} was forgotten"));
+    }
+    for (id, cards) in rotated.older {
+        say(format_args!("cards that still depend on pepper {id}: {cards}"));
     }
     Ok(Ended::Done)
 }

@@ -191,9 +191,7 @@ impl Bank {
         let (last_lsn, pin_profile) = (opened.last_lsn, opened.pin_profile);
         let pin = Pin::new(b"0000").expect("four digits are a PIN");
         let decoy = PinHash {
-            hash: peppers
-                .hash(&pin, pin_profile)
-                .map_err(|error| BankFileError::Pin(Box::new(error)))?,
+            hash: peppers.hash(&pin, pin_profile).map_err(BankFileError::from)?,
             pepper_id: peppers.newest(),
         };
         let readers = Readers::new(&opened.path);

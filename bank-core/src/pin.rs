@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -151,6 +151,9 @@ pub enum PinError {
         /// Which file.
         path: PathBuf,
     },
+    /// The file has no room for another pepper.
+    #[error("the pepper file {} would have more than {MAX_PEPPER_FILE_BYTES} bytes: \"atm-server rotate-pepper --forget-unused\" removes keys that no card needs", .0.display())]
+    TooMany(PathBuf),
     /// A hash was made with a pepper that the file does not hold.
     #[error(
         "the pepper file is not this bank's: its pepper {0} is missing or another; restore the bank's own pepper file"
@@ -192,7 +195,8 @@ impl Peppers {
                 path: path.to_owned(),
             });
         }
-        let mut text = Zeroizing::new(String::with_capacity(4096));
+        // With its final size from the start, so that no copy of the keys is left behind by growing.
+        let mut text = Zeroizing::new(String::with_capacity(MAX_PEPPER_FILE_BYTES as usize));
         file.take(MAX_PEPPER_FILE_BYTES)
             .read_to_string(&mut text)
             .map_err(io)?;
@@ -231,20 +235,43 @@ impl Peppers {
     }
 
     fn create(path: &Path) -> Result<(), PinError> {
-        let io = |source| PinError::Io {
+        // Linked, so that no other's is replaced.
+        Peppers::random()?.write(path, |beside| fs::hard_link(beside, path))
+    }
+
+    /// Writes these in the place of those that the file has. It stays its owner's, whoever does this.
+    ///
+    /// # Errors
+    /// [`PinError`]: then the file is what it was.
+    pub(crate) fn replace(&self, path: &Path) -> Result<(), PinError> {
+        let path = &path.canonicalize().map_err(|source| PinError::Io {
             path: path.to_owned(),
             source,
-        };
-        let peppers = Peppers::random()?;
-        let Pepper { id, key } = &peppers.0[0];
-        let mut text = Zeroizing::new(format!("{}\n{id} ", Peppers::HEADING));
-        text.reserve(2 * Pepper::BYTES + 1);
-        key.iter().for_each(|byte| {
-            text.push(char::from_digit(u32::from(byte >> 4), 16).expect("a nibble is a digit"));
-            text.push(char::from_digit(u32::from(byte & 15), 16).expect("a nibble is a digit"));
-        });
+        })?;
+        self.write(path, |beside| {
+            chown(beside, Some(fs::metadata(path)?.uid()), None)?;
+            fs::rename(beside, path)
+        })
+    }
+
+    /// Writes a file beside `path` and has it put in place, so that a crash leaves no half of it.
+    fn write(&self, path: &Path, put_in_place: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), PinError> {
+        // With its final size from the start, so that no copy of the keys is left behind by growing.
+        let longest = Peppers::HEADING.len() + 1 + self.0.len() * (10 + 1 + 2 * Pepper::BYTES + 1);
+        let mut text = Zeroizing::new(String::with_capacity(longest));
+        text.push_str(Peppers::HEADING);
+        for Pepper { id, key } in &self.0 {
+            text.push_str(&format!("\n{id} "));
+            for byte in key {
+                for digit in [byte >> 4, byte & 15] {
+                    text.push(char::from_digit(u32::from(digit), 16).expect("a nibble is a digit"));
+                }
+            }
+        }
         text.push('\n');
-        // Written beside and linked in place, so that a crash leaves no half of it and no other's is replaced.
+        if text.len() as u64 > MAX_PEPPER_FILE_BYTES {
+            return Err(PinError::TooMany(path.to_owned()));
+        }
         let beside = path.with_added_extension(format!("{}.tmp", std::process::id()));
         let written = OpenOptions::new()
             .write(true)
@@ -254,12 +281,15 @@ impl Peppers {
             .and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
                 file.sync_all()?;
-                fs::hard_link(&beside, path)
+                put_in_place(&beside)
             });
         let _ = fs::remove_file(&beside);
         written
             .and_then(|()| crate::files::sync_directory_of(path))
-            .map_err(io)
+            .map_err(|source| PinError::Io {
+                path: path.to_owned(),
+                source,
+            })
     }
 
     /// A new pepper that is in no file: for banks that live as long as a test.
@@ -267,12 +297,33 @@ impl Peppers {
     /// # Errors
     /// [`PinError::Random`].
     pub fn random() -> Result<Peppers, PinError> {
+        let mut peppers = Peppers(Vec::new());
+        peppers.add_random()?;
+        Ok(peppers)
+    }
+
+    /// Adds a new pepper, which is then the newest.
+    ///
+    /// # Errors
+    /// [`PinError::Random`].
+    pub(crate) fn add_random(&mut self) -> Result<(), PinError> {
         let mut pepper = Pepper {
-            id: 1,
+            id: self.ids().max().unwrap_or(0) + 1,
             key: [0; Pepper::BYTES],
         };
         getrandom::fill(&mut pepper.key).map_err(PinError::Random)?;
-        Ok(Peppers(vec![pepper]))
+        self.0.push(pepper);
+        Ok(())
+    }
+
+    /// Drops the peppers with these ids.
+    pub(crate) fn forget(&mut self, ids: &[u32]) {
+        self.0.retain(|pepper| !ids.contains(&pepper.id));
+    }
+
+    /// The ids of the peppers, that of the newest last.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().map(|pepper| pepper.id)
     }
 
     /// The id of the pepper that new hashes are made with.

@@ -49,7 +49,11 @@ impl Site {
     }
 
     pub(crate) fn peppers(&self) -> Peppers {
-        Peppers::read_or_create(&self.directory.path().join("pepper")).unwrap()
+        Peppers::read_or_create(&self.pepper_path()).unwrap()
+    }
+
+    pub(crate) fn pepper_path(&self) -> PathBuf {
+        self.directory.path().join("pepper")
     }
 
     pub(crate) fn open(&self) -> Bank {

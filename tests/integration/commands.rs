@@ -107,6 +107,73 @@ fn pins_that_are_guessed_first_are_told_of_by_their_lines_and_loaded() {
 }
 
 #[test]
+fn peppers_are_rotated_and_each_card_keeps_its_own_until_its_next_good_login() {
+    let bank = TestBank::load("Ken,2468,100\nJill,1357,50\n");
+    let rotate = |arguments: &[&str]| {
+        let rotated = bank.server_command(&[&["rotate-pepper"], arguments].concat());
+        assert!(rotated.status.success(), "{}", stderr(&rotated));
+        stdout(&rotated)
+    };
+    let pepper = bank.directory().join("bank.db.pepper");
+    // The file may be elsewhere, and only its name here.
+    let elsewhere = bank.directory().join("key");
+    std::fs::rename(&pepper, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &pepper).unwrap();
+
+    let server = bank.serve();
+    let refused = bank.server_command(&["rotate-pepper"]);
+    assert!(stderr(&refused).contains("in use by another atm-server"));
+    drop(server);
+    let told = rotate(&["--pin-profile", "standard"]);
+    assert!(
+        told.contains("hashed with pepper 2 from now on, which is new"),
+        "{told}"
+    );
+    assert!(told.contains("depend on pepper 1: 2\n"), "{told}");
+    assert!(pepper.is_symlink());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&elsewhere.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+
+    let more = bank.write("more.csv", "Jack,8642,1\n");
+    assert!(
+        bank.server_command(&["load", more.to_str().unwrap(), "--append"])
+            .status
+            .success()
+    );
+    let server = bank.serve();
+    server.login("Ken", "2468");
+    server.login("Jack", "8642");
+    drop(server);
+    assert_eq!(
+        rotate(&["--forget-unused"]),
+        "no pepper was forgotten: pepper 2 is the newest\ncards that still depend on pepper 1: 1\n"
+    );
+    bank.serve().login("Jill", "1357");
+    assert_eq!(rotate(&["--forget-unused"]), "pepper 1 was forgotten\n");
+    let server = bank.serve();
+    for (card, pin) in [("Ken", "2468"), ("Jill", "1357"), ("Jack", "8642")] {
+        server.login(card, pin);
+    }
+    let file = rusqlite::Connection::open(bank.path()).unwrap();
+    let costly: i64 = file
+        .query_row(
+            "SELECT count(*) FROM cards WHERE pin_hash LIKE '%m=19456%'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(costly, 3);
+    let names: Vec<_> = std::fs::read_dir(bank.directory())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(
+        names.iter().all(|name| !name.to_string_lossy().ends_with(".tmp")),
+        "{names:?}"
+    );
+}
+
+#[test]
 fn an_existing_bank_is_only_touched_when_told_to() {
     let bank = TestBank::load("Ken,2468,100\n");
     let more = bank.write("more.csv", "Jill,1357,50\nJack,8642,1\n");

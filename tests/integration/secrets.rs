@@ -1,7 +1,8 @@
 //! PINs are nowhere but in the hands of their owners.
 
 use atm_tests::TestBank;
-use bank_core::CardNumber;
+use bank_core::protocol::{Hello, MAGIC, Proof, Request, RequestBody, Secret, VERSION};
+use bank_core::{CardNumber, Currency, Money, Peppers, Pin, TerminalSecret, loading::AccountList};
 
 #[test]
 fn a_pin_is_in_no_log_and_in_no_file() {
@@ -62,4 +63,57 @@ fn another_banks_pepper_is_noticed_before_it_blocks_every_card() {
         "{}",
         atm_tests::stderr(&served)
     );
+}
+
+#[test]
+fn whatever_holds_a_secret_shows_it_to_nobody() {
+    const PIN: &str = "918273645546";
+    let place = tempfile::tempdir().unwrap();
+    let (pepper, key) = (place.path().join("pepper"), place.path().join("key"));
+    let peppers = Peppers::read_or_create(&pepper).unwrap();
+    let terminal_secret = TerminalSecret::create(&key).unwrap();
+    let digits = |path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.split_whitespace().last().unwrap().to_owned()
+    };
+    let mut list = AccountList::generate(1, Currency::USD, Money::ZERO);
+    list.cards[0].pin = Pin::new(PIN.as_bytes()).unwrap();
+    let request = |body| Request { id: 7, body };
+    let hello = |proof| Hello {
+        magic: MAGIC,
+        version: VERSION,
+        terminal: "ATM-1",
+        proof,
+    };
+    let login = RequestBody::Login {
+        card: "Ken",
+        pin: Secret(PIN),
+    };
+    let change = RequestBody::ChangePin {
+        old: Secret(PIN),
+        new: Secret(PIN),
+    };
+    let proof = Proof::Secret(Secret(terminal_secret.as_bytes()));
+    let bytes = format!("{:?}", terminal_secret.as_bytes());
+    for shown in [
+        format!("{:?}", Pin::new(PIN.as_bytes()).unwrap()),
+        format!("{:?}", Pin::new(&PIN.as_bytes()[..3])),
+        format!("{list:?}"),
+        format!("{peppers:?}"),
+        format!("{terminal_secret:?}"),
+        format!("{login:?} {:?}", request(login)),
+        format!("{change:?} {:?}", request(change)),
+        format!("{proof:?} {:?}", hello(proof)),
+    ] {
+        for secret in [
+            PIN,
+            &digits(&pepper),
+            &digits(&key),
+            bytes.trim_matches(['[', ']']),
+        ] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        // Nor as a list of bytes.
+        assert!(!shown.contains("57, 49, 56"), "{shown}");
+    }
 }

@@ -106,6 +106,7 @@ fn a_bank_that_others_may_write_to_is_refused_by_every_command() {
         &["load", list, "--replace"],
         &["generate", "--accounts", "1", "--replace"],
         &["add-terminal", "ATM-9", "--secret-file", secret],
+        &["rotate-pepper"],
     ];
     std::fs::set_permissions(bank.path(), std::fs::Permissions::from_mode(0o602)).unwrap();
     for command in commands {

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::open::{check_peppers, connect_alone, make_durable};
+use super::open::{connect_alone, make_durable};
+use super::peppers::prove_peppers;
 use super::rows::{
     INSERT_ROW, Totals, add_to_totals, card_status_name, insert_account, insert_account_sql, insert_row,
     read_last_lsn, write_checkpoint,
@@ -148,10 +149,7 @@ fn write_new(
     std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create_new(true), 0o600)
         .open(path)
         .map_err(BankFileError::io(path))?;
-    let (pepper_id, proof) = security
-        .peppers
-        .proof()
-        .map_err(|error| BankFileError::Pin(Box::new(error)))?;
+    let (pepper_id, proof) = security.peppers.proof()?;
     (|| {
         let mut connection = Connection::open(path)?;
         // Until it is renamed the file is nobody's bank: it needs no protection but the one fsync at the end.
@@ -189,7 +187,7 @@ pub fn append_to_bank(
     written: &dyn Fn(u64),
 ) -> Result<(), BankFileError> {
     let (path, _lock, mut connection) = connect_alone(path)?;
-    check_peppers(&connection, peppers)?;
+    prove_peppers(&connection, peppers)?;
     let last_lsn = read_last_lsn(&connection)?;
     (|| {
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;

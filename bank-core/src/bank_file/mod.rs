@@ -6,6 +6,7 @@
 
 mod create;
 mod open;
+mod peppers;
 mod reader;
 mod rows;
 mod schema;
@@ -26,6 +27,7 @@ pub use create::{
 };
 pub use open::read_pin_profile_of;
 pub(crate) use open::{OpenedBank, open_bank};
+pub use peppers::{Rotated, Rotation, rotate_pepper};
 pub(crate) use reader::History;
 pub(crate) use reader::Readers;
 pub use reader::{StatementLine, read_statement};
@@ -104,6 +106,12 @@ pub enum BankFileError {
         /// How.
         what: String,
     },
+}
+
+impl From<crate::pin::PinError> for BankFileError {
+    fn from(error: crate::pin::PinError) -> BankFileError {
+        BankFileError::Pin(Box::new(error))
+    }
 }
 
 impl BankFileError {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 
+use super::peppers::prove_peppers;
 use super::rows::{
     Dirty, Totals, add_to_totals, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals,
 };
@@ -38,7 +39,7 @@ pub(crate) struct OpenedBank {
 /// Locks the bank file, makes all that it holds durable, and brings every account up to the newest row.
 pub(crate) fn open_bank(path: &Path, peppers: &Peppers) -> Result<OpenedBank, BankFileError> {
     let (path, lock, connection) = connect_alone(path)?;
-    check_peppers(&connection, peppers)?;
+    prove_peppers(&connection, peppers)?;
     let accounts = load_accounts(&connection)?;
     let mut opened = OpenedBank {
         lock,
@@ -96,22 +97,6 @@ fn load_accounts(connection: &Connection) -> Result<Accounts, BankFileError> {
         accounts.insert(account.id, Arc::new(SharedCell::new(account)));
     }
     Ok(accounts)
-}
-
-/// That the peppers are those that the cards' PINs were hashed with.
-pub(super) fn check_peppers(connection: &Connection, peppers: &Peppers) -> Result<(), BankFileError> {
-    let sqlite = BankFileError::sqlite("reading the peppers' proofs");
-    let mut select = connection
-        .prepare("SELECT pepper_id, proof FROM peppers")
-        .map_err(&sqlite)?;
-    let mut found = select.query([]).map_err(&sqlite)?;
-    while let Some(columns) = found.next().map_err(&sqlite)? {
-        let (id, proof): (u32, String) = (columns.get(0).map_err(&sqlite)?, columns.get(1).map_err(&sqlite)?);
-        peppers
-            .check(id, &proof)
-            .map_err(|error| BankFileError::Pin(Box::new(error)))?;
-    }
-    Ok(())
 }
 
 /// What a bank's PIN hashes cost.
