@@ -214,7 +214,13 @@ fn rotate_pepper(args: RotatePepperArgs) -> Result<Ended, Error> {
         ));
     } else if rotated.forgotten.is_empty() {
         say(format_args!(
-            "no pepper was forgotten: pepper {newest} is the newest"
+            "no pepper was forgotten: pepper {newest} is the newest, and cards depend on any other"
+        ));
+    }
+    if let Some(profile) = profile {
+        say(format_args!(
+            "what a PIN's hash costs from now on: {}",
+            profile.name()
         ));
     }
     for id in rotated.forgotten {

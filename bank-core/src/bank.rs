@@ -189,11 +189,7 @@ impl Bank {
             })
             .collect();
         let (last_lsn, pin_profile) = (opened.last_lsn, opened.pin_profile);
-        let pin = Pin::new(b"0000").expect("four digits are a PIN");
-        let decoy = PinHash {
-            hash: peppers.hash(&pin, pin_profile).map_err(BankFileError::from)?,
-            pepper_id: peppers.newest(),
-        };
+        let decoy = decoy(&peppers, pin_profile)?;
         let readers = Readers::new(&opened.path);
         let (writer, lock) = BankFileWriter::new(opened, policy)?;
         let books = writer.books();
@@ -234,6 +230,8 @@ impl Bank {
             .into_iter()
             .map(|account| (account.id, Arc::new(crate::SharedCell::new(account))))
             .collect();
+        let peppers = Peppers::read_or_create(&path.with_extension("pepper")).unwrap();
+        let decoy = decoy(&peppers, PinProfile::Fast).unwrap();
         Bank {
             ledger: Ledger::new(accounts, Journal::start(store, crate::Lsn::ZERO)),
             books: Arc::new(Mutex::new(Books {
@@ -244,13 +242,10 @@ impl Bank {
             terminals: DashMap::new(),
             settling: DashSet::new(),
             readers: Readers::new(path),
-            peppers: Peppers::read_or_create(&path.with_extension("pepper")).unwrap(),
+            peppers,
             pin_threads: PinThreads::default(),
             pin_profile: PinProfile::Fast,
-            decoy: PinHash {
-                hash: String::new(),
-                pepper_id: 1,
-            },
+            decoy,
             allow_weak_pins: false,
             _lock: BankLock::take(path).unwrap(),
         }
@@ -396,7 +391,7 @@ impl Bank {
         let known = card.zip(counted);
         let compared = known.as_ref().map_or(&self.decoy, |(_, counted)| &*counted.pin);
         let judged = self.judge(pin, compared);
-        // Nobody holds more than one of these while waiting for the other, and the journal needs none to make room.
+        // One is held while the other is waited for. There are many times more of them than PINs that are checked at once.
         let slots = (
             self.journal().reserve_blocking()?,
             self.journal().reserve_blocking()?,
@@ -483,21 +478,23 @@ impl Bank {
     /// Compares a PIN with a hash. If it is right and the hash outdated, the new hash is made here too, on the threads that
     /// give way.
     fn judge(&self, pin: &Pin, with: &PinHash) -> Result<Judged, PinError> {
-        self.pin_threads.run(|| {
-            if !self.peppers.verify(pin, &with.hash, with.pepper_id)? {
-                return Ok(Judged::Wrong);
-            }
-            let upgrade = || {
-                let outdated = self
-                    .peppers
-                    .is_outdated(&with.hash, with.pepper_id, self.pin_profile)?;
-                outdated.then(|| self.hash(pin)).transpose()
-            };
-            let upgraded = upgrade().unwrap_or_else(|error| {
-                tracing::warn!(%error, "a card keeps its PIN's old hash, since no new one could be made");
-                None
-            });
-            Ok(Judged::Right { upgraded })
+        let PinHash { hash, pepper_id } = with;
+        let upgrade = || {
+            let outdated = self.peppers.is_outdated(hash, *pepper_id, self.pin_profile)?;
+            outdated.then(|| self.hash(pin)).transpose()
+        };
+        let compare = || {
+            let right = self.peppers.verify(pin, hash, *pepper_id)?;
+            Ok(right.then(upgrade))
+        };
+        Ok(match self.pin_threads.run(compare)? {
+            None => Judged::Wrong,
+            Some(upgrade) => Judged::Right {
+                upgraded: upgrade.unwrap_or_else(|error: PinError| {
+                    tracing::warn!(%error, "a card keeps its PIN's old hash, since no new one could be made");
+                    None
+                }),
+            },
         })
     }
 
@@ -598,6 +595,15 @@ impl Bank {
         self.readers.close();
         self.journal().close()
     }
+}
+
+/// The hash of some PIN.
+fn decoy(peppers: &Peppers, profile: PinProfile) -> Result<PinHash, PinError> {
+    let pin = Pin::new(b"0000").expect("four digits are a PIN");
+    Ok(PinHash {
+        hash: peppers.hash(&pin, profile)?,
+        pepper_id: peppers.newest(),
+    })
 }
 
 /// A try that is counted and not judged yet.

@@ -12,19 +12,24 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
+use shuttle::Runner;
 use shuttle::rand::Rng;
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
 
-use crate::bank_file::BankFileError;
+use crate::bank_file::{BankFileError, CardSecurity, create_bank};
+use crate::card::{CardState, CardStatus};
 use crate::durable::block_on;
 use crate::journal::{Batch, Store, Update};
+use crate::loading::AccountList;
 use crate::sync::Mutex;
 use crate::sync::thread::{self, JoinHandle};
 use crate::transaction::{Order, Transaction};
 use crate::{
-    Account, AccountId, Amount, Bank, Currency, JournalError, Lsn, Moment, Money, Posted, Registration, Row,
-    TerminalId, TerminalProof, Timestamp, TxnId,
+    Account, AccountId, Amount, Bank, CardNumber, Currency, JournalError, Login, LoginError, Lsn, Moment,
+    Money, Peppers, Pin, PinProfile, Posted, Registration, Row, TerminalId, TerminalProof, Timestamp, TxnId,
+    Unblocked,
 };
 
 /// Runs `test` in many orders of its threads, giving it a path for the few files that a bank cannot do without.
@@ -32,16 +37,22 @@ use crate::{
 /// Orders chosen evenly at random find what goes wrong often. Orders with only a few changes of thread at chosen
 /// places (PCT) find what needs one thread to fall far behind.
 fn explore(test: impl Fn(&Path) + Send + Sync + 'static) {
-    const RANDOM_ORDERS: usize = 10_000;
-    const ORDERS_OF_FEW_CHANGES: usize = 10_000;
+    explore_some(10_000, test);
+}
+
+/// The same in so many orders of each kind, for what takes longer. Reading a file needs more of a stack than these threads
+/// have otherwise.
+fn explore_some(orders: usize, test: impl Fn(&Path) + Send + Sync + 'static) {
     const CHANGES: usize = 3;
 
+    let mut config = shuttle::Config::new();
+    config.stack_size = 512 * 1024;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bank.db");
     let test = Arc::new(move || test(&path));
     let again = Arc::clone(&test);
-    shuttle::check_random(move || test(), RANDOM_ORDERS);
-    shuttle::check_pct(move || again(), ORDERS_OF_FEW_CHANGES, CHANGES);
+    Runner::new(RandomScheduler::new(orders), config.clone()).run(move || test());
+    Runner::new(PctScheduler::new(CHANGES, orders), config).run(move || again());
 }
 
 /// What the memory store was given, which is what a crash would leave.
@@ -49,6 +60,10 @@ fn explore(test: impl Fn(&Path) + Send + Sync + 'static) {
 struct Disk {
     rows: Vec<Row>,
     terminals: Vec<TerminalId>,
+    /// The card, once a login has changed it.
+    card: Option<CardState>,
+    refused_logins: usize,
+    stray_logins: usize,
     failed: bool,
     closed: bool,
 }
@@ -82,8 +97,12 @@ impl Store for MemoryStore {
             disk.rows.push(*row);
         }
         for update in &batch.updates {
-            if let Update::Terminal(terminal) = update {
-                disk.terminals.push(terminal.id);
+            match update {
+                Update::Terminal(terminal) => disk.terminals.push(terminal.id),
+                Update::Card { state, .. } => disk.card = Some(*state),
+                Update::RefusedLogin => disk.refused_logins += 1,
+                Update::StrayLogin => disk.stray_logins += 1,
+                Update::Pin { .. } => {}
             }
         }
         Ok(())
@@ -107,6 +126,8 @@ struct Site {
     disk: Arc<Mutex<Disk>>,
     /// How many transaction ids were made. That nobody waits for it keeps it out of the orders.
     ids: AtomicU8,
+    /// How many logins were told that they are refused. As above.
+    refused: AtomicUsize,
 }
 
 impl Site {
@@ -126,6 +147,7 @@ impl Site {
             bank: Bank::over(store, path, accounts()),
             disk,
             ids: AtomicU8::new(0),
+            refused: AtomicUsize::new(0),
         })
     }
 
@@ -220,6 +242,24 @@ impl Site {
         answer
     }
 
+    /// Shows the card with a PIN. If it is refused, that is on the disk by then.
+    fn login(&self, pin: &str) -> Option<Login> {
+        let refused_before = self.refused.load(Ordering::Relaxed);
+        match self.bank.login(&card(), &Pin::new(pin.as_bytes()).unwrap()) {
+            Ok(login) => Some(login),
+            Err(LoginError::Refused) => {
+                assert!(self.disk.lock().refused_logins > refused_before);
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn unblock(&self) -> Unblocked {
+        self.bank.unblock_card(&card()).unwrap()
+    }
+
     /// Follows each account through the rows on the disk, and gives the accounts as they then are.
     fn replay(&self) -> Vec<Account> {
         let mut replayed = accounts();
@@ -235,6 +275,28 @@ impl Site {
         }
         replayed
     }
+}
+
+fn card() -> CardNumber {
+    "1".parse().unwrap()
+}
+
+/// Makes a bank file of one card, with PIN 0001, to be read from. What logins change goes to the memory store, so the test must
+/// keep the card in use.
+fn make_card(path: &Path) {
+    if path.exists() {
+        return;
+    }
+    let security = CardSecurity {
+        profile: PinProfile::Fast,
+        peppers: &Peppers::read_or_create(&path.with_extension("pepper")).unwrap(),
+    };
+    let list = AccountList::generate(1, Currency::USD, Money::ZERO);
+    let (accounts, cards) = list
+        .hash_pins(security.peppers, security.profile, &|_| ())
+        .unwrap();
+    let moment = Moment::at(Timestamp::default());
+    create_bank(path, false, &security, moment, &accounts, &cards, &|_| ()).unwrap();
 }
 
 fn accounts() -> Vec<Account> {
@@ -437,5 +499,62 @@ fn dropping_the_bank_tells_those_who_still_wait() {
         drop(site);
         assert!(!disk.lock().closed, "nobody closed the bank");
         threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
+fn of_four_guesses_at_once_three_are_looked_at_and_all_are_on_disk_when_they_are_answered() {
+    explore_some(500, |path| {
+        make_card(path);
+        let site = Site::new(path);
+        let session = site.login("0001").unwrap();
+        let guesses = [(); 4].map(|()| site.spawn(|site| site.login("9999").is_none()));
+        assert!(
+            guesses
+                .map(|guess| guess.join().unwrap())
+                .iter()
+                .all(|refused| *refused)
+        );
+        assert!(site.login("0001").is_none());
+        let disk = site.disk.lock();
+        assert_eq!((disk.refused_logins, disk.stray_logins), (5, 2));
+        let blocked = CardState {
+            tries: 3,
+            status: CardStatus::Blocked,
+        };
+        assert_eq!(disk.card, Some(blocked));
+        assert!(session.blocked().is_some());
+    });
+}
+
+#[test]
+fn guesses_a_login_and_an_unblocking_at_once_leave_a_count_that_holds() {
+    explore_some(500, |path| {
+        make_card(path);
+        let site = Site::new(path);
+        let session = site.login("0001").unwrap();
+        let threads = [
+            site.spawn(|site| drop((site.login("9999"), site.login("9999")))),
+            site.spawn(|site| drop((site.login("9999"), site.login("9999")))),
+            site.spawn(|site| drop(site.login("0001"))),
+            site.spawn(|site| _ = site.unblock()),
+        ];
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let (state, stray) = {
+            let disk = site.disk.lock();
+            (disk.card.unwrap(), disk.stray_logins)
+        };
+        assert_eq!(state.status == CardStatus::Blocked, state.tries == 3);
+        // As many more as the count on the disk says, and none besides.
+        for _ in state.tries..3 {
+            assert!(site.login("9999").is_none());
+        }
+        assert_eq!(site.disk.lock().stray_logins, stray, "all of them were looked at");
+        assert!(site.login("0001").is_none());
+        assert_eq!(site.disk.lock().stray_logins, stray + 1);
+        assert!(session.blocked().is_some());
+        assert_eq!(site.unblock(), Unblocked::WasBlocked);
+        assert!(site.login("0001").unwrap().blocked().is_none());
+        assert!(session.blocked().is_some());
     });
 }

@@ -129,6 +129,7 @@ fn peppers_are_rotated_and_each_card_keeps_its_own_until_its_next_good_login() {
         told.contains("hashed with pepper 2 from now on, which is new"),
         "{told}"
     );
+    assert!(told.contains("costs from now on: standard\n"), "{told}");
     assert!(told.contains("depend on pepper 1: 2\n"), "{told}");
     assert!(pepper.is_symlink());
     let mode = std::os::unix::fs::PermissionsExt::mode(&elsewhere.metadata().unwrap().permissions());
@@ -146,7 +147,7 @@ fn peppers_are_rotated_and_each_card_keeps_its_own_until_its_next_good_login() {
     drop(server);
     assert_eq!(
         rotate(&["--forget-unused"]),
-        "no pepper was forgotten: pepper 2 is the newest\ncards that still depend on pepper 1: 1\n"
+        "no pepper was forgotten: pepper 2 is the newest, and cards depend on any other\ncards that still depend on pepper 1: 1\n"
     );
     bank.serve().login("Jill", "1357");
     assert_eq!(rotate(&["--forget-unused"]), "pepper 1 was forgotten\n");
