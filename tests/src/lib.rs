@@ -253,6 +253,20 @@ impl Server {
         self.process.id()
     }
 
+    /// Bytes of memory that are its own: its own pages, and its share of those that others have, too.
+    ///
+    /// # Errors
+    /// If Linux does not say.
+    pub fn memory(&self) -> std::io::Result<u64> {
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))?;
+        let kibibytes = rollup.lines().find_map(|line| {
+            let size = line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?;
+            size.parse::<u64>().ok()
+        });
+        let unsaid = || std::io::Error::other("Linux does not say how much memory the server has");
+        Ok(kibibytes.ok_or_else(unsaid)? * 1024)
+    }
+
     /// A client that has introduced itself.
     pub fn client(&self) -> Connection {
         Connection::connect(&self.address, TerminalId::new("TEST").expect("a terminal id"))

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-use atm_tests::stress::{bench, check, echo, peers, run, scale, torture};
+use atm_tests::stress::{attack, bench, check, echo, peers, run, scale, torture};
 use clap::{Parser, Subcommand};
 
 /// Loads the bank server, measures it, and checks that the money is all there.
@@ -31,6 +31,8 @@ enum Command {
     Torture(torture::TortureArgs),
     /// Measure what growth costs: accounts, journal rows, logins, sessions, opening after a crash
     Scale(scale::ScaleArgs),
+    /// Attack the bank as strangers do: slow clients by the thousand, and cards guessed by the time of an answer
+    Attack(attack::AttackArgs),
     /// Be the echo server of `bench`
     #[command(hide = true)]
     Echo {
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Peers(args) => peers::run(&args).map(|()| true),
         Command::Torture(args) => torture::run(&args),
         Command::Scale(args) => scale::run(&args).map(|()| true),
+        Command::Attack(args) => attack::run(&args).map(|()| true),
         Command::Echo { workers } => echo::serve(workers).map(|()| true).map_err(Into::into),
     };
     match conserved {

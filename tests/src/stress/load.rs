@@ -609,8 +609,8 @@ impl Working<'_> {
     }
 }
 
-/// One connection of the load.
-struct Connection {
+/// One connection of the load, or of an attacker who speaks the protocol.
+pub(super) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
     taken: usize,
@@ -619,7 +619,19 @@ struct Connection {
 
 impl Connection {
     async fn open(server: &str, account: u64) -> Result<Connection, LoadError> {
-        let stream = TcpStream::connect(server).await?;
+        let mut connection = Connection::introduce(TcpStream::connect(server).await?).await?;
+        if account > 0 {
+            let (card, pin) = (account.to_string(), format!("{:04}", account % 10_000));
+            connection.log_in(&card, &pin).await?;
+        }
+        Ok(connection)
+    }
+
+    /// Introduces itself as a terminal.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub(super) async fn introduce(stream: TcpStream) -> Result<Connection, LoadError> {
         stream.set_nodelay(true)?;
         let mut connection = Connection {
             stream,
@@ -638,40 +650,43 @@ impl Connection {
         );
         connection.send().await?;
         match decode(connection.next_body().await?)? {
-            Greeting::Welcome { .. } => {}
-            Greeting::Refused { message, .. } => {
-                return Err(LoadError::Refused {
-                    doing: "connecting",
-                    message: message.to_owned(),
-                });
-            }
+            Greeting::Welcome { .. } => Ok(connection),
+            Greeting::Refused { message, .. } => Err(LoadError::Refused {
+                doing: "connecting",
+                message: message.to_owned(),
+            }),
         }
-        if account > 0 {
-            let (card, pin) = (account.to_string(), format!("{:04}", account % 10_000));
-            let body = RequestBody::Login {
-                card: &card,
-                pin: Secret(&pin),
-            };
-            encode(&Request { id: 1, body }, &mut connection.out);
-            connection.send().await?;
-            match decode::<Reply<'_>>(connection.next_body().await?)?.body {
-                ReplyBody::LoggedIn { .. } => {}
-                other => return Err(refused("logging in", &other)),
-            }
+    }
+
+    /// Shows a card and its PIN.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub(super) async fn log_in(&mut self, card: &str, pin: &str) -> Result<(), LoadError> {
+        let pin = Secret(pin);
+        match decode::<Reply<'_>>(self.ask(RequestBody::Login { card, pin }).await?)?.body {
+            ReplyBody::LoggedIn { .. } => Ok(()),
+            other => Err(refused("logging in", &other)),
         }
-        Ok(connection)
+    }
+
+    /// Asks, and gives the answer's body.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub(super) async fn ask(&mut self, body: RequestBody<'_>) -> Result<&[u8], LoadError> {
+        encode(&Request { id: 1, body }, &mut self.out);
+        self.send().await?;
+        self.next_body().await
+    }
+
+    /// The stream, for who wants to speak no protocol from here on.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     async fn balance(&mut self) -> Result<i64, LoadError> {
-        encode(
-            &Request {
-                id: 1,
-                body: RequestBody::Balance,
-            },
-            &mut self.out,
-        );
-        self.send().await?;
-        match decode::<Reply<'_>>(self.next_body().await?)?.body {
+        match decode::<Reply<'_>>(self.ask(RequestBody::Balance).await?)?.body {
             ReplyBody::Balance { balance, .. } => Ok(balance),
             other => Err(refused("reading a balance", &other)),
         }

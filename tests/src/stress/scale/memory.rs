@@ -57,7 +57,7 @@ pub(super) fn run(args: &MemoryArgs) -> Result<Value, Failure> {
         opening.as_secs_f64(),
     );
     let sessions = log_all_in(&server, args)?;
-    let with_sessions = memory_of(&server)?;
+    let with_sessions = server.memory()?;
     let per_session = with_sessions.saturating_sub(with_accounts) / args.sessions;
     println!(
         "{} idle sessions: {per_session} bytes of memory a session",
@@ -78,18 +78,8 @@ fn open(bank: &TestBank) -> Result<(Server, Duration, u64), Failure> {
     let started = Instant::now();
     let server = bank.serve_quietly();
     let opening = started.elapsed();
-    let memory = memory_of(&server)?;
+    let memory = server.memory()?;
     Ok((server, opening, memory))
-}
-
-/// Bytes of memory that are the server's: its own pages, and its share of those that others have, too.
-fn memory_of(server: &Server) -> Result<u64, Failure> {
-    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", server.pid()))?;
-    let kibibytes = rollup.lines().find_map(|line| {
-        let size = line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?;
-        size.parse::<u64>().ok()
-    });
-    Ok(kibibytes.ok_or("Linux does not say how much memory the server has")? * 1024)
 }
 
 /// Each customer's session, with a card of its own as far as there are enough.

@@ -11,8 +11,6 @@ mod tail;
 mod throughput;
 
 use std::error::Error;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -20,10 +18,8 @@ use atm_cli::connection::Connection;
 use bank_core::{CardNumber, TerminalId};
 use rusqlite::OpenFlags;
 
+use super::{Failure, with_figures};
 use crate::{Server, TestBank};
-
-/// What goes wrong is told, whatever thread it went wrong on.
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// Arguments of `scale`.
 #[derive(Debug, clap::Args)]
@@ -63,15 +59,7 @@ enum What {
 /// # Errors
 /// If it could not be measured, or money was lost meanwhile.
 pub fn run(args: &ScaleArgs) -> Result<(), Box<dyn Error>> {
-    // Minutes of measuring should not end with a file that cannot be written.
-    let file = match &args.json {
-        Some(path) => {
-            let opened = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            Some((path, opened))
-        }
-        None => None,
-    };
-    let figures = match &args.what {
+    with_figures(args.json.as_deref(), || match &args.what {
         What::Accounts(args) => throughput::accounts(args),
         What::Journal(args) => throughput::journal(args),
         What::Tail(args) => tail::run(args),
@@ -79,12 +67,7 @@ pub fn run(args: &ScaleArgs) -> Result<(), Box<dyn Error>> {
         What::Memory(args) => memory::run(args),
         What::Recovery(args) => recovery::run(args),
         What::Post(args) => recovery::post(args),
-    }
-    .map_err(|failure| failure as Box<dyn Error>)?;
-    if let Some((path, mut file)) = file {
-        writeln!(file, "{figures}").map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    Ok(())
+    })
 }
 
 /// Makes a bank, and says so if it will take a while.
