@@ -9,7 +9,6 @@ use bank_core::bank_file::{self, CardSecurity, ExistingNames};
 use bank_core::limits::DEMO_CONNECTIONS;
 use bank_core::loading::AccountList;
 use bank_core::{Bank, Moment, Peppers, PinProfile, Registration, TerminalId};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -88,7 +87,7 @@ fn serve(runtime: &Runtime, path: &Path) -> Result<Served, Error> {
     };
     bank_file::create_bank(path, false, &security, Moment::now(), &accounts, &cards, &|_| ())?;
     let bank = Arc::new(Bank::open(path, peppers)?);
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+    let listener = runtime.block_on(async { atm_server::server::listen(([127, 0, 0, 1], 0).into()) })?;
     let address = listener.local_addr()?.to_string();
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { stopped.await.unwrap_or("the demonstration has ended") };

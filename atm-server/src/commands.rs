@@ -13,7 +13,6 @@ use bank_core::row::{Contra, Outcome};
 use bank_core::{
     Account, Bank, Currency, JournalError, Moment, Peppers, PinProfile, TerminalSecret, secret_file,
 };
-use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
@@ -433,7 +432,7 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
     let path = config.paths.bank.clone();
     let bank = tokio::task::spawn_blocking(move || Bank::open(&path, peppers)).await??;
     let bank = Arc::new(bank.allowing_weak_pins(config.allow_weak_pins));
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+    let listener = server::listen(config.listen).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --listen",
             config.listen

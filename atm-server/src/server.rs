@@ -1,10 +1,12 @@
 //! A bank behind a listener, from the first connection to the last commit.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bank_core::limits::ADMIN_CONNECTIONS;
+use bank_core::limits::{ACCEPT_BACKLOG, ADMIN_CONNECTIONS, SOCKET_SEND_BYTES};
 use bank_core::{Bank, JournalError, Registration};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +28,26 @@ pub struct Service {
     pub tls: Option<Tls>,
 }
 
-/// Serves the bank's terminals, and its operators at `admin`, until `shutdown` is ready or an operator says so, then ends in order: no more connections, requests in
+/// Listens on an address. What is accepted there keeps little for clients that do not read
+/// ([`SOCKET_SEND_BYTES`]).
+///
+/// # Errors
+/// If the address cannot be listened on.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A server that is started again does not wait until the connections of the last one are forgotten.
+    socket.set_reuseaddr(true)?;
+    // Accepted sockets have it from the one that listens.
+    socket.set_send_buffer_size(SOCKET_SEND_BYTES as u32)?;
+    socket.bind(address)?;
+    socket.listen(ACCEPT_BACKLOG)
+}
+
+/// Serves the bank's terminals, and its operators at `admin`, until `shutdown` is ready or an operator says so, then
+/// ends in order: no more connections, requests in
 /// flight finish within a grace period, the journal is committed and the bank file finished.
 ///
 /// # Errors

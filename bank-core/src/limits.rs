@@ -24,6 +24,11 @@ pub const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Bytes of replies that a connection gathers before it writes them, whatever else is in its read buffer.
 pub const WRITE_BUFFER_BYTES: usize = 32 * 1024;
 
+/// Bytes of replies that the kernel may keep for a client that does not read them: a full write buffer. Left to itself it
+/// keeps up to 4 MiB a connection, and what it may keep for all is soon gone, for the others, too. (Linux
+/// doubles the number, for what it needs itself.)
+pub const SOCKET_SEND_BYTES: usize = WRITE_BUFFER_BYTES;
+
 /// Lines in one statement reply. A mini-statement shows ten; a script may page through more.
 pub const MAX_STATEMENT_LINES: u16 = 100;
 
@@ -119,6 +124,10 @@ pub const BANK_FILE_BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// Connections served at once, unless the operator says otherwise.
 pub const DEFAULT_CONNECTIONS: usize = 16 * 1024;
+
+/// Connections that the kernel makes before the server has accepted them: as many as may come at once when a restarted
+/// server's terminals return. (It makes fewer where the machine's own limit is lower.)
+pub const ACCEPT_BACKLOG: u32 = 1024;
 
 /// Connections over the limit that are being told so. When as many wait, accepting stops until one is done.
 pub const REFUSALS_AT_ONCE: usize = 64;

@@ -1,6 +1,7 @@
 //! The integration tests: the real programs, driven from outside, one module per topic.
 
 mod admin;
+mod attacks;
 mod check;
 mod commands;
 mod concurrency;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bank_core::TxnId;
 use bank_core::limits::{
     HANDSHAKE_DEADLINE, MAX_REPLY_BYTES, MAX_STATEMENT_LINES, READ_BUFFER_BYTES, REQUEST_DEADLINE,
-    WRITE_BUFFER_BYTES, WRITE_DEADLINE,
+    SOCKET_SEND_BYTES, WRITE_BUFFER_BYTES, WRITE_DEADLINE,
 };
 use bank_core::protocol::{
     ErrorCode, Greeting, Hello, MAGIC, Proof, Reply, ReplyBody, Request, RequestBody, VERSION, decode,
@@ -503,8 +503,16 @@ fn tell(
         mebibytes(bound),
         mebibytes(unread)
     );
-    figures["memory"] =
-        json!({ "before": memory.before, "most": most, "bound": bound, "most_unread": unread });
+    let unread_bound = connections * 2 * SOCKET_SEND_BYTES as u64;
+    figures["memory"] = json!({
+        "before": memory.before, "most": most, "bound": bound, "most_unread": unread, "unread_bound": unread_bound,
+    });
+    if unread > unread_bound {
+        return Err(format!(
+            "the kernel kept {unread} bytes of unread replies, and for {connections} connections it may keep {unread_bound}"
+        )
+        .into());
+    }
     if most > bound {
         return Err(
             format!("the server took {most} bytes of memory, and {bound} are what it may have").into(),
