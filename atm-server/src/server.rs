@@ -4,8 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bank_core::limits::{ACCEPT_BACKLOG, ADMIN_CONNECTIONS, SOCKET_SEND_BYTES};
+use bank_core::limits::{ACCEPT_BACKLOG, ADMIN_CONNECTIONS, SOCKET_SEND_BYTES, WRITE_DEADLINE};
 use bank_core::{Bank, JournalError, Registration};
+#[cfg(target_os = "linux")]
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
@@ -28,8 +30,8 @@ pub struct Service {
     pub tls: Option<Tls>,
 }
 
-/// Listens on an address. What is accepted there keeps little for clients that do not read
-/// ([`SOCKET_SEND_BYTES`]).
+/// Listens on an address. What is accepted there keeps little for clients that do not read ([`SOCKET_SEND_BYTES`]), and not
+/// for long: without a deadline of its own the kernel would keep for minutes what a client that was put out has not read.
 ///
 /// # Errors
 /// If the address cannot be listened on.
@@ -40,8 +42,10 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     };
     // A server that is started again does not wait until the connections of the last one are forgotten.
     socket.set_reuseaddr(true)?;
-    // Accepted sockets have it from the one that listens.
+    // Accepted sockets have both from the one that listens.
     socket.set_send_buffer_size(SOCKET_SEND_BYTES as u32)?;
+    #[cfg(target_os = "linux")]
+    set_tcp_user_timeout(&socket, WRITE_DEADLINE.as_millis() as u32)?;
     socket.bind(address)?;
     socket.listen(ACCEPT_BACKLOG)
 }

@@ -6,10 +6,11 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Barrier, mpsc};
 use std::thread;
+use std::time::Instant;
 
 use atm_cli::connection::{Connection, Fate, Outcome};
 use atm_tests::{Server, TestBank, program, stderr, stdout};
-use bank_core::limits::{MAX_PIN_TRIES, MAX_REPLY_BYTES};
+use bank_core::limits::{CLOSE_LINGER, MAX_PIN_TRIES, MAX_REPLY_BYTES, READ_BUFFER_BYTES, REPLY_DEADLINE};
 use bank_core::protocol::{
     ErrorCode, Greeting, Hello, MAGIC, Proof, Reply, ReplyBody, Request, RequestBody, Secret, VERSION,
     decode, encode, split,
@@ -507,6 +508,51 @@ fn what_is_asked_while_others_log_out_is_done_for_its_own_customer_or_not_at_all
     });
     let sums = [balance(&server, "1", "0001"), balance(&server, "2", "0002")];
     assert_eq!(sums, [100_000 + approved / 2; 2]);
+    end(&bank, server);
+}
+
+/// A client that reads nothing is put out; the kernel would go on offering it the replies for minutes, and a client that
+/// keeps coming back would have it keep ever more.
+#[test]
+fn what_a_client_that_was_put_out_has_not_read_is_not_kept() {
+    let bank = TestBank::generate(1);
+    let server = bank.serve();
+    let mut wire = Wire::terminal(&server, "SLOW");
+    wire.ask(login("1", "0001"));
+    for _ in 0..100 {
+        let txn_id = TxnId::generate().to_bytes();
+        wire.ask(RequestBody::Deposit { txn_id, amount: 1 });
+    }
+    // As many as the server takes into its buffer, so that it closes with nothing unread, for which the kernel would reset.
+    let mut packet = Vec::new();
+    while packet.len() < READ_BUFFER_BYTES - 20 {
+        let body = RequestBody::Statement { lines: 100 };
+        encode(&Request { id: 7, body }, &mut packet);
+    }
+    wire.0.write_all(&packet).unwrap();
+    let port = wire.0.local_addr().unwrap().port();
+    // The server's end of the connection: its state and the bytes that are kept.
+    let kept = || {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        sockets.lines().find_map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let (bytes, _) = words[4].split_once(':')?;
+            let is_it = words[2].ends_with(&format!(":{port:04X}"));
+            is_it.then(|| u64::from_str_radix(bytes, 16).unwrap())
+        })
+    };
+    let began = Instant::now();
+    let mut most = 0;
+    while let Some(bytes) = kept() {
+        most = most.max(bytes);
+        assert!(
+            began.elapsed() < REPLY_DEADLINE,
+            "{bytes} bytes are still kept, long after every deadline"
+        );
+        thread::park_timeout(CLOSE_LINGER);
+    }
+    assert!(most > 1000, "it has read all");
+    drop(wire);
     end(&bank, server);
 }
 
