@@ -596,7 +596,8 @@ fn guesses_in_one_packet_are_counted_one_by_one() {
 #[test]
 fn of_guesses_over_a_hundred_connections_at_once_three_are_looked_at() {
     const CONNECTIONS: usize = 100;
-    let bank = TestBank::generate(1);
+    // A hash that takes its time, so that guesses overlap in the server.
+    let bank = TestBank::generate_with(1, &["--pin-profile", "standard"]);
     let server = bank.serve();
     let mut session = server.login("1", "0001");
     let mut wires: Vec<_> = (0..CONNECTIONS)
@@ -611,19 +612,12 @@ fn of_guesses_over_a_hundred_connections_at_once_three_are_looked_at() {
                 let together = &together;
                 scope.spawn(move || {
                     together.wait();
-                    wire.ask_all(&[
-                        login("1", &pin.to_string()),
-                        login("1", &(pin + 1000).to_string()),
-                    ])
+                    wire.ask(login("1", &pin.to_string()))
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap())
-            .collect()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    assert_eq!(answers.len(), 2 * CONNECTIONS);
     assert_eq!(code(&answers[0]), Some(ErrorCode::LoginRefused));
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     assert_eq!(
