@@ -195,16 +195,22 @@ impl Peppers {
                 path: path.to_owned(),
             });
         }
-        // With its final size from the start, so that no copy of the keys is left behind by growing.
-        let mut text = Zeroizing::new(String::with_capacity(MAX_PEPPER_FILE_BYTES as usize));
-        file.take(MAX_PEPPER_FILE_BYTES)
-            .read_to_string(&mut text)
-            .map_err(io)?;
-        let mut lines = text.lines().zip(1..);
+        // With room for all of it, so that it is not moved and leaves no keys behind; and for one byte more, so that a file
+        // which is too long is noticed, and not read as one without its newest keys.
+        let most = MAX_PEPPER_FILE_BYTES + 1;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(most as usize));
+        file.take(most).read_to_end(&mut bytes).map_err(io)?;
         let damaged = |line| PinError::Damaged {
             path: path.to_owned(),
             line,
         };
+        let lines_of = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count();
+        if bytes.len() as u64 == most {
+            return Err(damaged(lines_of(&bytes) + 1));
+        }
+        let text =
+            str::from_utf8(&bytes).map_err(|error| damaged(lines_of(&bytes[..error.valid_up_to()]) + 1))?;
+        let mut lines = text.lines().zip(1..);
         if lines
             .next()
             .is_none_or(|(heading, _)| heading != Peppers::HEADING)
@@ -563,13 +569,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("bank.pepper");
         let key = "0".repeat(64);
-        let cases = [
-            (String::new(), 1),
-            ("something else\n".into(), 1),
-            (format!("{}\n", Peppers::HEADING), 2),
-            (format!("{}\n1 {key}\n2 abc\n", Peppers::HEADING), 3),
-            (format!("{}\nx {key}\n", Peppers::HEADING), 2),
-            (format!("{}\n1 {}\n", Peppers::HEADING, "zz".repeat(32)), 2),
+        let whole = format!("{}\n1 {key}\n", Peppers::HEADING);
+        // Cut off after as many bytes as are taken, it would be a whole file without its newest keys.
+        let width = MAX_PEPPER_FILE_BYTES as usize - whole.len() - key.len() - 2;
+        let long = format!("{whole}{:0>width$} {key}\n3 {key}\n", 2);
+        let cases: [(Vec<u8>, usize); 8] = [
+            (b"".into(), 1),
+            (b"something else\n".into(), 1),
+            (format!("{}\n", Peppers::HEADING).into(), 2),
+            (format!("{whole}2 abc\n").into(), 3),
+            (format!("{}\nx {key}\n", Peppers::HEADING).into(), 2),
+            (format!("{}\n1 {}\n", Peppers::HEADING, "zz".repeat(32)).into(), 2),
+            ([whole.as_bytes(), b"\xff"].concat(), 3),
+            (long.into(), 4),
         ];
         for (text, line) in cases {
             fs::write(&path, &text).unwrap();
