@@ -6,10 +6,10 @@ mod check;
 mod commands;
 mod concurrency;
 mod crash;
-
 mod exactly_once;
 mod fault_vfs;
 mod faults;
+mod fuzz;
 mod garbage;
 mod house_rules;
 mod logins;

@@ -3,6 +3,7 @@
 //! Nothing here waits by sleeping: a server is ready when it says so, and gone when its process is.
 
 pub mod fault_vfs;
+pub mod fuzz;
 pub mod stress;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-use atm_tests::stress::{attack, bench, check, echo, peers, run, scale, torture};
+use atm_tests::stress::{attack, bench, check, echo, fuzz, peers, run, scale, torture};
 use clap::{Parser, Subcommand};
 
 /// Loads the bank server, measures it, and checks that the money is all there.
@@ -33,6 +33,8 @@ enum Command {
     Scale(scale::ScaleArgs),
     /// Attack the bank as strangers do: slow clients by the thousand, and cards guessed by the time of an answer
     Attack(attack::AttackArgs),
+    /// Give everything that reads bytes from outside bytes that nobody would send
+    Fuzz(fuzz::FuzzArgs),
     /// Be the echo server of `bench`
     #[command(hide = true)]
     Echo {
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Torture(args) => torture::run(&args),
         Command::Scale(args) => scale::run(&args).map(|()| true),
         Command::Attack(args) => attack::run(&args).map(|()| true),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Echo { workers } => echo::serve(workers).map(|()| true).map_err(Into::into),
     };
     match conserved {

@@ -14,6 +14,7 @@ pub mod bench;
 pub mod check;
 mod commit_loop;
 pub mod echo;
+pub mod fuzz;
 pub mod load;
 pub mod peers;
 mod plot;

@@ -1,0 +1,5 @@
+//! Fuzzes `connection`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| atm_tests::fuzz::connection::connection(bytes));

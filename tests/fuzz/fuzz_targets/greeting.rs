@@ -1,0 +1,5 @@
+//! Fuzzes `greeting`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| atm_tests::fuzz::messages::greeting(bytes));
