@@ -6,6 +6,7 @@ mod check;
 mod commands;
 mod concurrency;
 mod crash;
+mod dependencies;
 mod exactly_once;
 mod fault_vfs;
 mod faults;
