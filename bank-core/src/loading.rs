@@ -431,11 +431,14 @@ fn assemble(rows: Vec<ListedRow>, existing: &ExistingNames, bad: &mut Vec<BadRow
 impl Terms {
     fn disagreements(&self, other: &Terms) -> Vec<&'static str> {
         let currency = |terms: &Terms| terms.currency.unwrap_or(Currency::USD);
+        // Without a currency and without sums, a row leaves the currency to the others.
+        let leaves_it = other.currency.is_none()
+            && [other.balance, other.overdraft_limit, other.daily_limit] == [None; 3];
         let differ = |one: Option<Money>, other: Option<Money>| {
             one.is_some_and(|one| other.is_some_and(|other| one != other))
         };
         [
-            ("currency", currency(self) != currency(other)),
+            ("currency", !leaves_it && currency(self) != currency(other)),
             ("balance", differ(self.balance, other.balance)),
             (
                 "overdraft_limit",
@@ -532,6 +535,19 @@ mod tests {
         let list = load(csv.as_bytes()).unwrap();
         assert_eq!(list.accounts.len(), 1);
         assert_eq!(show(&list)[0], "Jill/Jill 5 USD 100.00 0.00 40.00");
+    }
+
+    /// What a later row says nothing of is as the first has it, the currency too. But a sum is read in some currency.
+    #[test]
+    fn a_joint_account_in_another_currency_needs_to_say_so_once() {
+        let csv = "holder,pin,account,currency,balance,daily_limit\nKen,2468,5,EUR,100.00,\nJill,1357,5,,,";
+        let list = load(csv.as_bytes()).unwrap();
+        assert_eq!(show(&list)[0], "Jill/Jill 5 EUR 100.00 0.00 -");
+        let bad = load(format!("{csv}40").as_bytes()).unwrap_err();
+        assert!(
+            bad[0].line == 3 && bad[0].reason.contains("another currency"),
+            "{bad:?}"
+        );
     }
 
     #[test]

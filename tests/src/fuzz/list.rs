@@ -37,9 +37,20 @@ pub fn accounts_list(csv: &[u8]) {
         assert!(account.balance.minor() >= 0 && account.overdraft_limit.minor() >= 0);
         assert!(list.cards.iter().any(|card| card.account == account.id));
     }
-    let again = read(write(&list).as_bytes()).expect("a list that was read is one");
+    let mut written = write(&list);
+    let again = read(written.as_bytes()).expect("a list that was read is one");
     assert_eq!(again.accounts, list.accounts);
     assert_eq!(cards(&again), cards(&list));
+    // Another card for each account, of which its row says nothing more.
+    for account in &list.accounts {
+        written.push_str(&format!("another-{0},Somebody,1234,{0},,,,\n", account.id));
+    }
+    let joint = read(written.as_bytes());
+    let taken = list
+        .cards
+        .iter()
+        .any(|card| card.number.as_str().starts_with("another-"));
+    assert!(taken || joint.is_ok_and(|joint| joint.accounts == list.accounts));
 }
 
 fn read(csv: &[u8]) -> Result<AccountList, ListError> {
