@@ -8,7 +8,7 @@ use atm_server::server::Service;
 use bank_core::bank_file::{self, CardSecurity, ExistingNames};
 use bank_core::limits::DEMO_CONNECTIONS;
 use bank_core::loading::AccountList;
-use bank_core::{Bank, Moment, Peppers, PinProfile, Registration, TerminalId};
+use bank_core::{Bank, Moment, Peppers, PinProfile, TerminalId};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -91,11 +91,7 @@ fn serve(runtime: &Runtime, path: &Path) -> Result<Served, Error> {
     let address = listener.local_addr()?.to_string();
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { stopped.await.unwrap_or("the demonstration has ended") };
-    let service = Service {
-        connections: DEMO_CONNECTIONS,
-        registration: Registration::BySelf,
-        tls: None,
-    };
+    let service = Service::on_loopback(DEMO_CONNECTIONS);
     let server = runtime.spawn(atm_server::server::run(listener, bank, service, None, shutdown));
     Ok(Served {
         address,

@@ -30,6 +30,17 @@ pub struct Service {
     pub tls: Option<Tls>,
 }
 
+impl Service {
+    /// For terminals of this machine: none needs to prove itself, and nothing leaves it.
+    pub fn on_loopback(connections: usize) -> Service {
+        Service {
+            connections,
+            registration: Registration::BySelf,
+            tls: None,
+        }
+    }
+}
+
 /// Listens on an address. What is accepted there keeps little for clients that do not read ([`SOCKET_SEND_BYTES`]), and not
 /// for long: without a deadline of its own the kernel would keep for minutes what a client that was put out has not read.
 ///

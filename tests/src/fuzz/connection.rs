@@ -13,13 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use atm_cli::connection::{Connection, Outcome};
+use atm_server::server::Service;
 use bank_core::bank_file::{self, CardSecurity, ExistingNames};
 use bank_core::limits::{MAX_REPLY_BYTES, READ_BUFFER_BYTES};
 use bank_core::loading::AccountList;
 use bank_core::protocol::{Greeting, Reply, decode, split};
-use bank_core::{
-    Amount, Bank, CardNumber, JournalError, Moment, Peppers, PinProfile, Registration, TerminalId, TxnId,
-};
+use bank_core::{Amount, Bank, CardNumber, JournalError, Moment, Peppers, PinProfile, TerminalId, TxnId};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -113,8 +112,8 @@ impl Site {
         let server = runtime.spawn(atm_server::server::run(
             listener,
             bank,
-            16,
-            Registration::BySelf,
+            Service::on_loopback(16),
+            None,
             shutdown,
         ));
         let terminal = TerminalId::new("HONEST").expect("a terminal's id");
