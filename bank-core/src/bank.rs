@@ -315,8 +315,8 @@ impl Bank {
     /// succeeds, not even one that had begun before.
     ///
     /// # Errors
-    /// [`LoginError::WeakPin`] if the bank forbids the new PIN, before `old` is looked at; [`LoginError::Refused`] if `old` is wrong or the PIN was changed
-    /// meanwhile; else what failed.
+    /// [`LoginError::WeakPin`] if the bank forbids the new PIN, before `old` is looked at; [`LoginError::Refused`] if `old`
+    /// is wrong or the PIN was changed meanwhile; else what failed.
     pub fn change_pin(&self, login: &Login, old: &Pin, new: &Pin) -> Result<(), LoginError> {
         if self.forbids_pin(new) {
             return Err(LoginError::WeakPin);
