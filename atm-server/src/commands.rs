@@ -136,7 +136,7 @@ fn add_terminal(args: &AddTerminalArgs) -> Result<Ended, Error> {
 fn administer(args: AdminArgs) -> Result<Ended, Error> {
     let request = match args.command {
         AdminCommand::UnblockCard { card } => AdminRequest::UnblockCard { card },
-        AdminCommand::Shutdown => AdminRequest::Shutdown,
+        AdminCommand::Shutdown => AdminRequest::Shutdown {},
     };
     let reply = admin::ask(&args.admin_socket, &request)?;
     if args.json {

@@ -541,6 +541,12 @@ impl Bank {
     ) -> Result<UpdateNumber, TerminalError> {
         use Registration::BySelf;
         let full = self.terminals.len() >= MAX_TERMINALS;
+        // Whether or not there is a hash to compare it with, lest the time should tell. (Of two hashes it tells nobody anything how
+        // long it takes to compare them.)
+        let shown = match proof {
+            TerminalProof::Secret(secret) => Some(SecretHash::of(secret)),
+            TerminalProof::None | TerminalProof::Certificate => None,
+        };
         // Held until the terminal is registered, lest of two hellos under one id each should find it unknown. Nothing is
         // waited for meanwhile: the update has its slot.
         let entry = self.terminals.entry(id);
@@ -558,10 +564,7 @@ impl Bank {
                 TerminalProof::Certificate,
             ) => Some(SecretHash::OF_NONE),
             (Some(known), TerminalProof::Certificate) => return Ok(known.registered),
-            // Of two hashes it tells nobody anything how long it takes to compare them.
-            (Some(known), TerminalProof::Secret(secret))
-                if known.secret_hash == Some(SecretHash::of(secret)) =>
-            {
+            (Some(known), TerminalProof::Secret(_)) if known.secret_hash == shown => {
                 return Ok(known.registered);
             }
             (Some(known), TerminalProof::None) if known.secret_hash.is_none() && registration == BySelf => {

@@ -38,7 +38,7 @@ impl AdminHandler {
                     .await
                     .unwrap_or_else(|_| refused("the server is ending".into()))
             }
-            AdminRequest::Shutdown => {
+            AdminRequest::Shutdown {} => {
                 self.shutdown.notify_one();
                 done("the server is shutting down: it serves what is under way, and ends".into())
             }
@@ -64,7 +64,7 @@ impl AdminRequest {
     pub fn name(&self) -> &'static str {
         match self {
             AdminRequest::UnblockCard { .. } => "unblock-card",
-            AdminRequest::Shutdown => "shutdown",
+            AdminRequest::Shutdown {} => "shutdown",
         }
     }
 }

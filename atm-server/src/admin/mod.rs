@@ -22,8 +22,8 @@ pub enum AdminRequest {
         /// The card's number.
         card: String,
     },
-    /// The server is to end in order.
-    Shutdown,
+    /// The server is to end in order. (In braces, since of a name alone serde would take whatever stands beside it.)
+    Shutdown {},
 }
 
 /// What came of it.
