@@ -27,7 +27,7 @@ impl Transport {
         };
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in server.to_socket_addrs()? {
-            if matches!(privacy, Privacy::Loopback) && !address.ip().is_loopback() {
+            if matches!(privacy, Privacy::Loopback) && !address.ip().to_canonical().is_loopback() {
                 last = io::Error::new(
                     io::ErrorKind::InvalidInput,
                     "everybody on the way there could read PINs: give --tls-ca, and TLS is spoken",

@@ -133,7 +133,7 @@ impl AtmHandler {
             (None, None) => TerminalProof::None,
         };
         // Whoever comes from another machine does not introduce himself.
-        let registration = if peer.address.ip().is_loopback() {
+        let registration = if peer.address.ip().to_canonical().is_loopback() {
             self.registration
         } else {
             Registration::ByOperator
@@ -364,6 +364,96 @@ impl From<ReadEnd> for End {
                 "The connection was silent for too long.".into(),
             ),
             ReadEnd::TooSlow => End::Say(ErrorCode::TimedOut, "A message took too long to arrive.".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bank_core::bank_file::{CardSecurity, create_bank};
+    use bank_core::protocol::{MAGIC, split};
+    use bank_core::{Peppers, PinProfile};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::certificates::Authority;
+    use crate::tls::TlsFiles;
+
+    fn handler(directory: &std::path::Path) -> AtmHandler {
+        let (path, now) = (directory.join("bank.db"), Moment::now());
+        let peppers = Peppers::random().unwrap();
+        let security = CardSecurity {
+            profile: PinProfile::Fast,
+            peppers: &peppers,
+        };
+        create_bank(&path, false, &security, now, &[], &[], &|_| ()).unwrap();
+        let (authority, _) = Authority::open_or_create(directory, now.date).unwrap();
+        let files = authority.certify_server(&["127.0.0.1".into()], 1, false).unwrap();
+        let files = TlsFiles {
+            cert: &files.certificate,
+            key: &files.key,
+            client_ca: None,
+        };
+        let service = Service {
+            tls: Some(Tls::new(files).unwrap()),
+            ..Service::on_loopback(1)
+        };
+        AtmHandler::new(Arc::new(Bank::open(&path, peppers).unwrap()), service)
+    }
+
+    #[tokio::test]
+    async fn an_unknown_terminal_introduces_itself_from_this_machine_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let handler = handler(directory.path());
+        for (address, welcome) in [
+            ("192.0.2.1:1", false),
+            ("[2001:db8::1]:1", false),
+            ("[::ffff:192.0.2.1]:1", false),
+            ("127.0.0.1:1", true),
+            ("[::ffff:127.0.0.2]:1", true),
+            ("[::1]:1", true),
+        ] {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let mut hello = Vec::new();
+            let said = Hello {
+                magic: MAGIC,
+                version: VERSION,
+                terminal: "ATM-1",
+                proof: Proof::None,
+            };
+            encode(&said, &mut hello);
+            client.write_all(&hello).await.unwrap();
+            client.shutdown().await.unwrap();
+            let peer = Peer {
+                address: address.parse().unwrap(),
+                certificate: None,
+            };
+            let deadline = Instant::now() + HANDSHAKE_DEADLINE;
+            let shutdown = CancellationToken::new();
+            handler.converse(server, peer, deadline, &shutdown).await;
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            let (body, _) = split(&answer, MAX_REPLY_BYTES).unwrap().unwrap();
+            let greeting: Greeting<'_> = decode(body).unwrap();
+            assert_eq!(matches!(greeting, Greeting::Welcome { .. }), welcome, "{address}");
+        }
+    }
+
+    /// The clock stands still but for the waits.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_get_on_with_tls_is_put_out_at_the_deadline_of_the_handshake() {
+        let directory = tempfile::tempdir().unwrap();
+        let handler = handler(directory.path());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Nothing; the beginning of a record; a record that is announced and does not come.
+        for begun in [&b""[..], &[0x16, 3], &[0x16, 3, 1, 1, 0, 1, 0, 0]] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (server, address) = listener.accept().await.unwrap();
+            client.write_all(begun).await.unwrap();
+            let start = Instant::now();
+            handler.handle(server, address, CancellationToken::new()).await;
+            assert_eq!(start.elapsed(), HANDSHAKE_DEADLINE, "{begun:?}");
         }
     }
 }

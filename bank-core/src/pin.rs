@@ -217,9 +217,15 @@ impl Peppers {
         {
             return Err(damaged(1));
         }
-        let peppers: Vec<Pepper> = lines
-            .map(|(line, number)| parse_pepper(line).ok_or(damaged(number)))
-            .collect::<Result<_, _>>()?;
+        // With room for one more, so that no key is left behind where it grew.
+        let mut peppers: Vec<Pepper> = Vec::with_capacity(text.lines().count() + 1);
+        for (line, number) in lines {
+            let pepper = parse_pepper(line).ok_or(damaged(number))?;
+            if peppers.iter().any(|other| other.id == pepper.id) {
+                return Err(damaged(number));
+            }
+            peppers.push(pepper);
+        }
         if peppers.is_empty() {
             return Err(damaged(2));
         }
@@ -573,7 +579,7 @@ mod tests {
         // Cut off after as many bytes as are taken, it would be a whole file without its newest keys.
         let width = MAX_PEPPER_FILE_BYTES as usize - whole.len() - key.len() - 2;
         let long = format!("{whole}{:0>width$} {key}\n3 {key}\n", 2);
-        let cases: [(Vec<u8>, usize); 8] = [
+        let cases: [(Vec<u8>, usize); 9] = [
             (b"".into(), 1),
             (b"something else\n".into(), 1),
             (format!("{}\n", Peppers::HEADING).into(), 2),
@@ -582,6 +588,7 @@ mod tests {
             (format!("{}\n1 {}\n", Peppers::HEADING, "zz".repeat(32)).into(), 2),
             ([whole.as_bytes(), b"\xff"].concat(), 3),
             (long.into(), 4),
+            (format!("{whole}1 {}\n", "1".repeat(64)).into(), 3),
         ];
         for (text, line) in cases {
             fs::write(&path, &text).unwrap();
