@@ -94,6 +94,7 @@ fn as_built(line: &str) -> String {
         )
         // So few that no time tells anything: other tests use the same machine.
         .replace("attack enumeration", "attack enumeration --tries 5")
+        .replace("fuzz --seconds 5", "fuzz --inputs 50")
         .replace("torture --rounds 100", "torture --rounds 1")
         .replace("torture --rounds 3", "torture --rounds 1")
         .replace(
