@@ -32,7 +32,7 @@ pub enum ConnectionError {
         source: io::Error,
     },
     /// By TLS it turned out that the bank, or this terminal, is not who it says: nothing was asked.
-    #[error("{server} was not told anything: {why}")]
+    #[error("no private connection to {server}: {why}")]
     NotTrusted {
         /// The address.
         server: String,

@@ -473,7 +473,7 @@ impl Terminal<'_> {
                 );
                 Err(Stop::TurnedAway)
             }
-            Some(ErrorCode::UnsupportedVersion) => Err(Stop::TurnedAway),
+            Some(ErrorCode::UnsupportedVersion | ErrorCode::TlsRequired) => Err(Stop::TurnedAway),
             _ => Ok(()),
         }
     }
