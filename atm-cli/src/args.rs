@@ -67,10 +67,10 @@ pub struct TlsArgs {
     #[arg(long, value_name = "FILE", env = "ATM_TLS_CA", global = true)]
     pub tls_ca: Option<PathBuf>,
     /// This terminal's certificate, in PEM
-    #[arg(long, value_name = "FILE", env = "ATM_TLS_CERT", global = true)]
+    #[arg(long, value_name = "FILE", env = "ATM_TERMINAL_TLS_CERT", global = true)]
     pub tls_cert: Option<PathBuf>,
     /// The key of this terminal's certificate, in PEM, for its owner alone to read
-    #[arg(long, value_name = "FILE", env = "ATM_TLS_KEY", global = true)]
+    #[arg(long, value_name = "FILE", env = "ATM_TERMINAL_TLS_KEY", global = true)]
     pub tls_key: Option<PathBuf>,
     /// The name that the bank's certificate must have [default: the host in --server]
     #[arg(long, value_name = "NAME", global = true)]

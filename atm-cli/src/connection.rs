@@ -18,7 +18,7 @@ use bank_core::{
 use zeroize::Zeroize;
 
 use crate::tls::Privacy;
-use crate::transport::Transport;
+use crate::transport::{ConnectError, Transport};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,8 @@ pub enum ConnectionError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// By TLS it turned out that the bank, or this terminal, is not who it says: nothing was asked.
+    /// It would not be private, or by TLS it turned out that the bank, or this terminal, is not who it says: nothing was
+    /// asked.
     #[error("no private connection to {server}: {why}")]
     NotTrusted {
         /// The address.
@@ -248,7 +249,14 @@ impl Connection {
             server: server.to_owned(),
             source,
         };
-        let transport = Transport::connect(server, privacy, deadline).map_err(unreachable)?;
+        let not_trusted = |why| ConnectionError::NotTrusted {
+            server: server.to_owned(),
+            why,
+        };
+        let transport = Transport::connect(server, privacy, deadline).map_err(|error| match error {
+            ConnectError::Unreachable(source) => unreachable(source),
+            ConnectError::NotPrivate(why) => not_trusted(why),
+        })?;
         let mut connection = Connection {
             transport,
             received: Vec::new(),
@@ -282,10 +290,7 @@ impl Connection {
                     Privacy::Loopback | Privacy::Nothing => None,
                 };
                 match why {
-                    Some(why) => ConnectionError::NotTrusted {
-                        server: server.to_owned(),
-                        why,
-                    },
+                    Some(why) => not_trusted(why),
                     None => unreachable(written.err().unwrap_or(source)),
                 }
             }

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<Ended, Box<dyn std::error::Error>> {
-    secret_file::forbid_core_dumps()?;
+    secret_file::hide_memory()?;
     let Args { bank, menu, command } = args;
     if command.is_some() && menu.is_given() {
         return Err("the options of the menu are of no use to a command: leave them out".into());

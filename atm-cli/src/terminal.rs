@@ -469,7 +469,8 @@ impl Terminal<'_> {
         match error.code() {
             Some(ErrorCode::TerminalRefused) => {
                 say(
-                    "If the bank has given this terminal a secret, name its file with --terminal-secret-file.",
+                    "If the bank has given this terminal a secret or a certificate, name the files: --terminal-secret-file, \
+                     --tls-cert and --tls-key.",
                 );
                 Err(Stop::TurnedAway)
             }

@@ -72,6 +72,9 @@ pub enum TlsError {
         /// What rustls said.
         source: Error,
     },
+    /// TLS cannot be begun.
+    #[error("TLS: {0}")]
+    Handshake(#[source] Error),
     /// A server cannot be called that.
     #[error("\"{0}\" is no host's name and no IP address")]
     Name(String),
@@ -134,32 +137,33 @@ impl Tls {
     }
 
     /// Begins to speak TLS with a server that is called `address`, a host and a port.
-    pub(crate) fn connection(&self, address: &str) -> io::Result<ClientConnection> {
+    ///
+    /// # Errors
+    /// If no certificate can be for a host of that name.
+    pub(crate) fn connection(&self, address: &str) -> Result<ClientConnection, TlsError> {
         let name = match &self.name {
             Some(name) => name.clone(),
             None => {
                 let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-                server_name(host.trim_start_matches('[').trim_end_matches(']'))
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?
+                server_name(host.trim_start_matches('[').trim_end_matches(']'))?
             }
         };
-        ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)
+        ClientConnection::new(Arc::clone(&self.config), name).map_err(TlsError::Handshake)
     }
 
-    /// Why the bank, or this terminal in its eyes, is not who it says; `None` if the error is something else.
+    /// Why the bank, or this terminal in its eyes, is not who it says; `None` if the error is something else, and may pass.
     pub(crate) fn explain(&self, error: &io::Error) -> Option<String> {
-        let error = error.get_ref()?.downcast_ref::<Error>()?;
-        Some(match error {
-            Error::InvalidCertificate(error) => format!("the bank's certificate {}", bank_fault(error)),
+        match error.get_ref()?.downcast_ref::<Error>()? {
+            Error::InvalidCertificate(error) => Some(format!("the bank's certificate {}", bank_fault(error))),
             Error::AlertReceived(alert) => self.own_fault(*alert),
             Error::InvalidMessage(_) => {
-                "the server does not speak TLS: for a server on this machine leave --tls-ca out".into()
+                Some("the server does not speak TLS: for a server on this machine leave --tls-ca out".into())
             }
-            other => other.to_string(),
-        })
+            _ => None,
+        }
     }
 
-    fn own_fault(&self, alert: AlertDescription) -> String {
+    fn own_fault(&self, alert: AlertDescription) -> Option<String> {
         use AlertDescription::*;
         let fault = match alert {
             CertificateExpired => {
@@ -175,9 +179,9 @@ impl Tls {
             BadCertificate | CertificateRevoked | CertificateUnknown | AccessDenied => {
                 "was refused: the bank's log tells why"
             }
-            other => return format!("the bank broke the handshake off ({other:?})"),
+            _ => return None,
         };
-        format!("the bank says that this terminal's certificate {fault}")
+        Some(format!("the bank says that this terminal's certificate {fault}"))
     }
 }
 

@@ -1,5 +1,5 @@
 //! The bytes of a connection: TCP, with TLS over it or without. Every wait ends by the deadline that it is given, however
-//! the bytes drip.
+//! the bytes drip; but for that of the operating system for an address, when a server is called by its name.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -9,6 +9,15 @@ use bank_core::limits::CONNECT_DEADLINE;
 use rustls::ClientConnection;
 
 use crate::tls::Privacy;
+
+/// Why there is no stream of bytes.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// Nobody answers.
+    Unreachable(io::Error),
+    /// It would not be private, so nobody was asked.
+    NotPrivate(String),
+}
 
 /// A stream of bytes to and from the bank.
 #[derive(Debug)]
@@ -20,26 +29,32 @@ pub(crate) struct Transport {
 impl Transport {
     /// Connects to the first address of `server`, a host and a port, that answers; by TLS, the handshake is only begun
     /// then.
-    pub(crate) fn connect(server: &str, privacy: &Privacy, deadline: Instant) -> io::Result<Transport> {
+    pub(crate) fn connect(
+        server: &str,
+        privacy: &Privacy,
+        deadline: Instant,
+    ) -> Result<Transport, ConnectError> {
         let tls = match privacy {
-            Privacy::Tls(tls) => Some(Box::new(tls.connection(server)?)),
+            Privacy::Tls(tls) => {
+                let begun = tls.connection(server);
+                Some(Box::new(
+                    begun.map_err(|error| ConnectError::NotPrivate(error.to_string()))?,
+                ))
+            }
             Privacy::Loopback | Privacy::Nothing => None,
         };
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in server.to_socket_addrs()? {
+        for address in server.to_socket_addrs().map_err(ConnectError::Unreachable)? {
             if matches!(privacy, Privacy::Loopback) && !address.ip().to_canonical().is_loopback() {
-                last = io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "everybody on the way there could read PINs: give --tls-ca, and TLS is spoken",
-                );
-                continue;
+                let why = "everybody on the way could read PINs: give --tls-ca, and TLS is spoken";
+                return Err(ConnectError::NotPrivate(why.into()));
             }
             match connect_to(&address, deadline) {
                 Ok(socket) => return Ok(Transport { socket, tls }),
                 Err(error) => last = error,
             }
         }
-        Err(last)
+        Err(ConnectError::Unreachable(last))
     }
 
     /// Writes all of it.
@@ -72,24 +87,31 @@ impl Transport {
 
     /// Whether the bank has neither said anything that was not read yet nor hung up.
     pub(crate) fn is_quiet(&mut self) -> bool {
-        let quiet = |transport: &mut Transport| match &mut transport.tls {
-            None => {
-                let peeked = transport.socket.peek(&mut [0]);
-                Ok(peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock))
-            }
-            Some(tls) => {
-                match tls.read_tls(&mut transport.socket) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
-                    Ok(_) => {}
-                }
-                let state = tls.process_new_packets().map_err(io::Error::other)?;
-                Ok(state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
-            }
+        let looked = self
+            .socket
+            .set_nonblocking(true)
+            .and_then(|()| self.looks_quiet());
+        self.socket.set_nonblocking(false).is_ok() && looked.unwrap_or(false)
+    }
+
+    fn looks_quiet(&mut self) -> io::Result<bool> {
+        let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        let Some(tls) = &mut self.tls else {
+            return Ok(self.socket.peek(&mut [0]).is_err_and(|error| would_block(&error)));
         };
-        self.socket.set_nonblocking(true).is_ok()
-            && quiet(self).unwrap_or(false)
-            && self.socket.set_nonblocking(false).is_ok()
+        loop {
+            match tls.read_tls(&mut self.socket) {
+                // Without a goodbye, as a server ends that was killed.
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(error) if would_block(&error) => return Ok(true),
+                Err(error) => return Err(error),
+            }
+            let state = tls.process_new_packets().map_err(io::Error::other)?;
+            if state.plaintext_bytes_to_read() > 0 || state.peer_has_closed() {
+                return Ok(false);
+            }
+        }
     }
 }
 

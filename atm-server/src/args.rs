@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use bank_core::limits::AUTHORITY_DAYS;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// A bank server for ATM terminals, and its operator's tools.
@@ -47,7 +48,8 @@ last four digits of that number, with leading zeros: card 7 has PIN 0007, card 1
         after_help = "The older keys stay in the file: a card depends on the key that its PIN was last hashed with until its \
 holder's next good login, which hashes it with the newest key and at the newest cost. Back the pepper file up after each rotation, \
 apart from the backups of the bank. A backup of the bank needs the keys of its time: keep the old backups of the pepper file \
-for as long as those of the bank, since a key that is forgotten opens none of them."
+for as long as those of the bank, since a key that is forgotten opens none of them. A pepper file is one bank's: if two banks \
+shared it, each would forget the keys that the other needs."
     )]
     RotatePepper(RotatePepperArgs),
 }
@@ -218,7 +220,7 @@ pub struct CertificateArgs {
     #[arg(long, value_name = "ID")]
     pub terminal: Vec<bank_core::TerminalId>,
     /// For how many days the server's and the terminals' certificates are good
-    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=i64::from(AUTHORITY_DAYS)))]
     pub days: u16,
     /// Make certificates anew that are there already
     #[arg(long)]

@@ -223,12 +223,12 @@ impl AtmHandler {
         &self,
         tls: &Tls,
         stream: TcpStream,
-        peer: &SocketAddr,
     ) -> Option<(TlsStream<TcpStream>, Option<CertificateDer<'static>>)> {
+        let peer = stream.peer_addr().ok();
         // A frame begins with the zero of its length, and nothing that TLS says does.
         let mut first = [0xff];
         if matches!(stream.peek(&mut first).await, Ok(1)) && first == [0] {
-            tracing::info!(%peer, "refused a connection: it does not speak TLS");
+            tracing::info!(?peer, "refused a connection: it does not speak TLS");
             say(
                 stream,
                 ErrorCode::TlsRequired,
@@ -239,7 +239,7 @@ impl AtmHandler {
         }
         tls.accept(stream)
             .await
-            .map_err(|error| tracing::info!(%peer, %error, "refused a connection: TLS failed"))
+            .map_err(|error| tracing::info!(?peer, %error, "refused a connection: TLS failed"))
             .ok()
     }
 }
@@ -272,7 +272,7 @@ impl ClientHandler for AtmHandler {
             Some(tls) => {
                 Box::pin(async {
                     let secured = tokio::select! {
-                        secured = timeout_at(deadline, self.secure(tls, stream, &address)) => secured,
+                        secured = timeout_at(deadline, self.secure(tls, stream)) => secured,
                         () = shutdown.cancelled() => return,
                     };
                     if let Ok(Some((stream, certificate))) = secured {
@@ -291,7 +291,7 @@ impl ClientHandler for AtmHandler {
         match &self.tls {
             None => say(stream, ErrorCode::TooManyConnections, FULL).await,
             Some(tls) => {
-                if let Ok((stream, _)) = tls.accept(stream).await {
+                if let Some((stream, _)) = self.secure(tls, stream).await {
                     say(stream, ErrorCode::TooManyConnections, FULL).await;
                 }
             }

@@ -4,17 +4,20 @@
 //! himself a terminal or the bank. All keys are of ECDSA on P-256. The authority's name is made of its key, so that
 //! two authorities have two names, and whoever is shown a certificate of the other says so.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bank_core::certificates::{CertificateFileError, UnnamableTerminal, read_key, terminal_name};
+use bank_core::certificates::{
+    CertificateFileError, UnnamableTerminal, is_for_key, read_certificates, read_key, terminal_name,
+};
+use bank_core::files::sync_directory_of;
 use bank_core::limits::AUTHORITY_DAYS;
 use bank_core::{BusinessDate, TerminalId, secret_file};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 use rustls_pki_types::ServerName;
 use zeroize::Zeroizing;
@@ -43,6 +46,12 @@ pub enum AuthorityError {
         .0.display()
     )]
     Halved(PathBuf),
+    /// The authority's certificate is another's.
+    #[error(
+        "{} is not the certificate of the key beside it: restore the two together, or make a new authority in another directory",
+        .0.display()
+    )]
+    NotEachOthers(PathBuf),
     /// The terminal's id cannot be part of a name.
     #[error(transparent)]
     Terminal(#[from] UnnamableTerminal),
@@ -72,30 +81,29 @@ impl CertifiedFiles {
     }
 
     fn write(&self, certificate: &rcgen::Certificate, key: &KeyPair) -> Result<(), AuthorityError> {
-        let CertifiedFiles {
-            certificate: path,
-            key: key_path,
-        } = self;
         // The key first: a certificate without its key would be taken for a whole pair.
-        replace(
-            key_path,
-            Zeroizing::new(key.serialize_pem()).as_bytes(),
-            secret_file::create,
-        )?;
-        replace(path, certificate.pem().as_bytes(), |path, pem| {
-            fs::write(path, pem)
+        let key_pem = Zeroizing::new(key.serialize_pem());
+        replace(&self.key, key_pem.as_bytes(), secret_file::create)?;
+        replace(&self.certificate, certificate.pem().as_bytes(), |path, pem| {
+            let mut file = File::create_new(path)?;
+            file.write_all(pem)?;
+            file.sync_all()
         })
     }
 }
 
-/// Writes a file beside and renames it, so that there is always the old one or the new.
+/// Writes a file beside and renames it, so that there is always the old one or the new, and it is durable.
 fn replace(
     path: &Path,
     contents: &[u8],
     create: impl FnOnce(&Path, &[u8]) -> io::Result<()>,
 ) -> Result<(), AuthorityError> {
     let beside = path.with_added_extension(format!("{}.tmp", std::process::id()));
-    let written = create(&beside, contents).and_then(|()| fs::rename(&beside, path));
+    // What an earlier process with this number has left when it was killed is nobody's, and may have a key in it.
+    let _ = fs::remove_file(&beside);
+    let written = create(&beside, contents)
+        .and_then(|()| fs::rename(&beside, path))
+        .and_then(|()| sync_directory_of(path));
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }
@@ -121,8 +129,14 @@ impl Authority {
         let files = CertifiedFiles::new(directory, "ca");
         let (key, is_new) = match (files.key.exists(), files.certificate.exists()) {
             (true, true) => {
-                let key = read_key(&files.key)?;
-                (KeyPair::try_from(&key)?, false)
+                let key = KeyPair::try_from(&read_key(&files.key)?)?;
+                let public_key = key.subject_public_key_info();
+                let certificates = read_certificates(&files.certificate)?;
+                // With another's certificate beside the key, nobody could verify what the key signs.
+                if !matches!(&certificates[..], [certificate] if is_for_key(certificate, &public_key)) {
+                    return Err(AuthorityError::NotEachOthers(files.certificate));
+                }
+                (key, false)
             }
             (false, false) => {
                 fs::create_dir_all(directory).map_err(io_error(directory))?;

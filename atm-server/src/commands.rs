@@ -50,8 +50,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Runs a command and tells a person what went wrong, if anything did.
 pub fn run(args: Args) -> Ended {
     log_to_stderr();
-    if let Err(error) = secret_file::forbid_core_dumps() {
-        tracing::warn!(%error, "core dumps could not be forbidden: they would hold PINs and keys");
+    if let Err(error) = secret_file::hide_memory() {
+        tracing::warn!(%error, "the memory, with PINs and keys, could not be hidden from core dumps");
     }
     let result = match args.command {
         Command::Load(args) => load(args),

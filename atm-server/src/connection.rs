@@ -8,6 +8,7 @@ use bank_core::limits::{
 };
 use bank_core::protocol::{self, FrameError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroize;
@@ -117,7 +118,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     };
                 }
                 () = shutdown.cancelled() => return Err(ReadEnd::Shutdown),
-                () = self.timer.as_mut() => {
+                // Whatever the stream has used up of this task's turn: TLS may go through much that is none of the client's words.
+                () = unconstrained(self.timer.as_mut()) => {
                     if Instant::now() >= deadline {
                         return Err(if self.filled == 0 { ReadEnd::Idle } else { ReadEnd::TooSlow });
                     }
@@ -149,7 +151,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// to close: closing while unread bytes lie here would reset the connection, and take from the client what
     /// it has not read yet.
     pub(crate) async fn finish(mut self) {
-        if self.write_replies().await.is_err() || self.stream.shutdown().await.is_err() {
+        if self.write_replies().await.is_err() {
+            return;
+        }
+        // TLS says goodbye, which takes room for it, too.
+        if !matches!(timeout(WRITE_DEADLINE, self.stream.shutdown()).await, Ok(Ok(()))) {
             return;
         }
         let drain = async { while matches!(self.stream.read(&mut self.received).await, Ok(1..)) {} };

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bank_core::limits::{ACCEPT_BACKOFF, REFUSALS_AT_ONCE, SHUTDOWN_GRACE, WRITE_DEADLINE};
+use bank_core::limits::{ACCEPT_BACKOFF, REFUSAL_DEADLINE, REFUSALS_AT_ONCE, SHUTDOWN_GRACE};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -80,24 +80,24 @@ async fn accept<L, H>(
         };
         backoff = ACCEPT_BACKOFF.0;
         let handler = Arc::clone(handler);
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            // A token of its own, since at a shared one all clients would queue whenever they wait for bytes.
-            let shutdown = shutdown.child_token();
-            clients.spawn(async move {
-                handler.handle(stream, peer, shutdown).await;
-                drop(place);
-            });
-        } else {
-            tracing::warn!(
-                ?peer,
-                connections,
-                "refused a connection: there are as many as are served"
-            );
-            let refusal = Arc::clone(&refusals).acquire_owned().await;
-            clients.spawn(async move {
-                let _ = timeout(WRITE_DEADLINE, handler.refuse(stream)).await;
-                drop(refusal);
-            });
+        // A place may become free while others are being refused.
+        tokio::select! {
+            biased;
+            place = Arc::clone(&places).acquire_owned() => {
+                // A token of its own, since at a shared one all clients would queue whenever they wait for bytes.
+                let shutdown = shutdown.child_token();
+                clients.spawn(async move {
+                    handler.handle(stream, peer, shutdown).await;
+                    drop(place);
+                });
+            }
+            refusal = Arc::clone(&refusals).acquire_owned() => {
+                tracing::warn!(?peer, connections, "refused a connection: there are as many as are served");
+                clients.spawn(async move {
+                    let _ = timeout(REFUSAL_DEADLINE, handler.refuse(stream)).await;
+                    drop(refusal);
+                });
+            }
         }
     }
 }

@@ -464,9 +464,6 @@ impl Session {
             .login
             .clone()
             .expect("requests that need a login were refused without one");
-        if self.bank.forbids_pin(&new) {
-            return Ok(answer.error(ErrorCode::WeakPin, WEAK));
-        }
         let Some(old) = old else {
             return Ok(answer.error(ErrorCode::LoginRefused, REFUSED));
         };
@@ -477,6 +474,7 @@ impl Session {
                 Ok(answer.reply(Lsn::ZERO, ReplyBody::PinChanged))
             }
             Ok(Err(LoginError::Refused)) => Ok(answer.error(ErrorCode::LoginRefused, REFUSED)),
+            Ok(Err(LoginError::WeakPin)) => Ok(answer.error(ErrorCode::WeakPin, WEAK)),
             Ok(Err(LoginError::Journal(error))) => Err(error),
             Ok(Err(error)) => Ok(internal_error(answer, &error)),
         }

@@ -1,9 +1,10 @@
 //! The bank: accounts that many threads use at once, over a journal that makes what they do durable.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use dashmap::{DashMap, DashSet, Entry};
+use dashmap::DashSet;
 
 use crate::bank_file::{
     BankFileError, BankFileWriter, BankLock, Books, CheckpointPolicy, Readers, StatementLine, open_bank,
@@ -38,7 +39,7 @@ pub struct Bank {
     /// The bank's own accounts.
     pub(crate) books: Arc<Mutex<Books>>,
     cards: Cards,
-    terminals: DashMap<TerminalId, KnownTerminal>,
+    terminals: Mutex<HashMap<TerminalId, KnownTerminal>>,
     pub(crate) readers: Readers,
     /// The originals that a terminal is settling: one request at a time for each.
     pub(crate) settling: DashSet<(AccountId, TxnId)>,
@@ -178,7 +179,7 @@ impl Bank {
     pub fn open_with(path: &Path, peppers: Peppers, policy: CheckpointPolicy) -> Result<Bank, BankFileError> {
         let mut opened = open_bank(path, &peppers)?;
         let accounts = std::mem::take(&mut opened.accounts);
-        let terminals = std::mem::take(&mut opened.terminals)
+        let terminals: HashMap<_, _> = std::mem::take(&mut opened.terminals)
             .into_iter()
             .map(|terminal| {
                 let known = KnownTerminal {
@@ -197,11 +198,11 @@ impl Bank {
             ledger: Ledger::new(accounts, Journal::start(writer, last_lsn)),
             books,
             cards: Cards::default(),
-            terminals,
+            terminals: Mutex::new(terminals),
             readers,
             settling: DashSet::new(),
             peppers,
-            pin_threads: PinThreads::default(),
+            pin_threads: PinThreads::start()?,
             pin_profile,
             decoy,
             allow_weak_pins: false,
@@ -239,11 +240,11 @@ impl Bank {
                 totals: Default::default(),
             })),
             cards: Cards::default(),
-            terminals: DashMap::new(),
+            terminals: Mutex::default(),
             settling: DashSet::new(),
             readers: Readers::new(path),
             peppers,
-            pin_threads: PinThreads::default(),
+            pin_threads: PinThreads::start().unwrap(),
             pin_profile: PinProfile::Fast,
             decoy,
             allow_weak_pins: false,
@@ -305,20 +306,15 @@ impl Bank {
         })
     }
 
-    /// Whether nobody may choose this PIN, since it is guessed first.
-    pub fn forbids_pin(&self, new: &Pin) -> bool {
-        !self.allow_weak_pins && new.is_weak()
-    }
-
     /// Gives a card a new PIN, if `old` is the PIN so far: a wrong one counts as a try, as at a login. It blocks as
     /// [`Bank::login`] does, and returns when the new PIN is durable. From then on no login with the old one
     /// succeeds, not even one that had begun before.
     ///
     /// # Errors
     /// [`LoginError::WeakPin`] if the bank forbids the new PIN, before `old` is looked at; [`LoginError::Refused`] if `old`
-    /// is wrong or the PIN was changed meanwhile; else what failed.
+    /// is wrong, or the PIN was changed or the card blocked meanwhile; else what failed.
     pub fn change_pin(&self, login: &Login, old: &Pin, new: &Pin) -> Result<(), LoginError> {
-        if self.forbids_pin(new) {
+        if !self.allow_weak_pins && new.is_weak() {
             return Err(LoginError::WeakPin);
         }
         let PinAccepted {
@@ -330,7 +326,10 @@ impl Bank {
         let pin = self.pin_threads.run(|| self.hash(new))?;
         let slot = self.journal().reserve_blocking()?;
         let update = cell.write(|live| {
-            let live = live.as_mut().filter(|live| live.pin_version == pin_version)?;
+            // Others may have changed it meanwhile, or have guessed until the card was blocked.
+            let live = live
+                .as_mut()
+                .filter(|live| live.pin_version == pin_version && live.state.status == CardStatus::Active)?;
             live.pin_version += 1;
             Some(self.set_pin(slot, live, &card.number, pin, &cell))
         });
@@ -430,7 +429,7 @@ impl Bank {
     ) -> (bool, UpdateNumber) {
         let before = live.state;
         live.pending -= 1;
-        // A PIN that was changed while it was being judged is neither right nor wrong.
+        // A right PIN that was changed while it was being judged is right no more; a wrong one stays wrong.
         let changed = live.pin_version != counted.pin_version;
         live.state = match judged {
             Ok(Judged::Right { .. }) if !changed => before.after_right_pin(live.pending),
@@ -527,7 +526,8 @@ impl Bank {
     /// Lets a terminal in, if it is known and proves itself, has a certificate, or may register itself. What makes it
     /// known, which is given, must be durable before it is answered.
     ///
-    /// A terminal that has shown a certificate or was given a secret comes in no more without either.
+    /// A terminal that was given a secret comes in no more without it, and one that has shown a certificate not with any
+    /// secret that it had.
     ///
     /// # Errors
     /// [`TerminalError`].
@@ -540,39 +540,31 @@ impl Bank {
         now: Timestamp,
     ) -> Result<UpdateNumber, TerminalError> {
         use Registration::BySelf;
-        let full = self.terminals.len() >= MAX_TERMINALS;
         // Whether or not there is a hash to compare it with, lest the time should tell. (Of two hashes it tells nobody anything how
         // long it takes to compare them.)
         let shown = match proof {
             TerminalProof::Secret(secret) => Some(SecretHash::of(secret)),
             TerminalProof::None | TerminalProof::Certificate => None,
         };
-        // Held until the terminal is registered, lest of two hellos under one id each should find it unknown. Nothing is
+        // Locked until the terminal is registered, lest of two hellos under one id each should find it unknown. Nothing is
         // waited for meanwhile: the update has its slot.
-        let entry = self.terminals.entry(id);
-        let known = match &entry {
-            Entry::Occupied(known) => Some(*known.get()),
-            Entry::Vacant(_) => None,
-        };
+        let mut terminals = self.terminals.lock();
+        let known = terminals.get(&id).copied();
         let secret_hash = match (known, proof) {
-            (None, TerminalProof::None) if registration == BySelf => None,
-            (
-                None
-                | Some(KnownTerminal {
-                    secret_hash: None, ..
-                }),
-                TerminalProof::Certificate,
-            ) => Some(SecretHash::OF_NONE),
-            (Some(known), TerminalProof::Certificate) => return Ok(known.registered),
+            (Some(known), TerminalProof::Certificate) if known.secret_hash == Some(SecretHash::OF_NONE) => {
+                return Ok(known.registered);
+            }
+            (_, TerminalProof::Certificate) => Some(SecretHash::OF_NONE),
             (Some(known), TerminalProof::Secret(_)) if known.secret_hash == shown => {
                 return Ok(known.registered);
             }
             (Some(known), TerminalProof::None) if known.secret_hash.is_none() && registration == BySelf => {
                 return Ok(known.registered);
             }
+            (None, TerminalProof::None) if registration == BySelf => None,
             _ => return Err(TerminalError::Refused),
         };
-        if known.is_none() && full {
+        if known.is_none() && terminals.len() >= MAX_TERMINALS {
             return Err(TerminalError::TooMany);
         }
         let terminal = Terminal {
@@ -581,10 +573,12 @@ impl Bank {
             secret_hash,
         };
         let registered = self.journal().append_update(slot, Update::Terminal(terminal));
-        entry.insert(KnownTerminal {
+        let known = KnownTerminal {
             secret_hash,
             registered,
-        });
+        };
+        terminals.insert(id, known);
+        drop(terminals);
         tracing::info!(terminal = %id, by_certificate = secret_hash.is_some(), "registers a terminal");
         Ok(registered)
     }
@@ -1208,7 +1202,8 @@ mod tests {
         check("ATM-8", Some(b"given"), ByOperator, true);
         // A certificate lets in whom it names, and from then on nothing less does.
         check("ATM-8", Some(CERTIFICATE), ByOperator, true);
-        check("ATM-8", Some(b"given"), ByOperator, true);
+        check("ATM-8", Some(CERTIFICATE), ByOperator, true);
+        check("ATM-8", Some(b"given"), BySelf, false);
         check("ATM-9", Some(CERTIFICATE), ByOperator, true);
         check("ATM-9", None, BySelf, false);
         check("ATM-9", Some(&SecretHash::OF_NONE.0), BySelf, false);
@@ -1223,7 +1218,7 @@ mod tests {
         assert_eq!(site.query("SELECT count(*) FROM terminals"), 4);
         assert_eq!(
             site.query("SELECT count(*) FROM terminals WHERE secret_hash = zeroblob(32)"),
-            2,
+            3,
             "that they have certificates is in the file, too"
         );
     }

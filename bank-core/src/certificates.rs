@@ -126,6 +126,12 @@ pub fn names_terminal(certificate: &CertificateDer<'_>, id: TerminalId) -> bool 
         .is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(&name).is_ok())
 }
 
+/// Whether a certificate is for the key whose public half is `public_key`, a SubjectPublicKeyInfo of RFC 5280 in DER.
+pub fn is_for_key(certificate: &CertificateDer<'_>, public_key: &[u8]) -> bool {
+    EndEntityCert::try_from(certificate)
+        .is_ok_and(|certificate| *certificate.subject_public_key_info() == *public_key)
+}
+
 /// Whether a certificate names itself as its issuer, so that nobody vouches for it.
 pub fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
     EndEntityCert::try_from(certificate)

@@ -18,8 +18,9 @@ use shuttle::Runner;
 use shuttle::rand::Rng;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 
-use crate::bank_file::{BankFileError, CardSecurity, create_bank};
+use crate::bank_file::{BankFileError, CardSecurity, Rotation, create_bank, rotate_pepper};
 use crate::card::{CardState, CardStatus};
+use crate::cards::PinHash;
 use crate::durable::block_on;
 use crate::journal::{Batch, Store, Update};
 use crate::loading::AccountList;
@@ -56,12 +57,14 @@ fn explore_some(orders: usize, test: impl Fn(&Path) + Send + Sync + 'static) {
 }
 
 /// What the memory store was given, which is what a crash would leave.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Disk {
     rows: Vec<Row>,
     terminals: Vec<TerminalId>,
     /// The card, once a login has changed it.
     card: Option<CardState>,
+    /// Its PIN's hash, once it was made anew.
+    pin: Option<Arc<PinHash>>,
     refused_logins: usize,
     stray_logins: usize,
     failed: bool,
@@ -102,7 +105,7 @@ impl Store for MemoryStore {
                 Update::Card { state, .. } => disk.card = Some(*state),
                 Update::RefusedLogin => disk.refused_logins += 1,
                 Update::StrayLogin => disk.stray_logins += 1,
-                Update::Pin { .. } => {}
+                Update::Pin { pin, .. } => disk.pin = Some(Arc::clone(pin)),
             }
         }
         Ok(())
@@ -556,5 +559,34 @@ fn guesses_a_login_and_an_unblocking_at_once_leave_a_count_that_holds() {
         assert_eq!(site.unblock(), Unblocked::WasBlocked);
         assert!(site.login("0001").unwrap().blocked().is_none());
         assert!(session.blocked().is_some());
+    });
+}
+
+#[test]
+fn a_login_with_the_old_pin_does_not_undo_a_change_that_it_overlaps() {
+    explore_some(500, |path| {
+        let path = &path.with_file_name("outdated.db");
+        let pepper = path.with_extension("pepper");
+        if !path.exists() {
+            make_card(path);
+            // So that each good login makes the hash anew.
+            rotate_pepper(path, &pepper, Rotation::AddKey, None).unwrap();
+        }
+        let site = Site::new(path);
+        let (old, new) = ("0001", "7391");
+        let pin = |digits: &str| Pin::new(digits.as_bytes()).unwrap();
+        let overlapping = site.spawn(move |site| drop(site.login(old)));
+        let session = site.login(old).unwrap();
+        site.bank.change_pin(&session, &pin(old), &pin(new)).unwrap();
+        overlapping.join().unwrap();
+        let on_disk = site.disk.lock().pin.clone().unwrap();
+        let opens = |digits| {
+            let peppers = Peppers::read(&pepper).unwrap();
+            peppers
+                .verify(&pin(digits), &on_disk.hash, on_disk.pepper_id)
+                .unwrap()
+        };
+        assert!(opens(new) && !opens(old));
+        assert!(site.login(old).is_none() && site.login(new).is_some());
     });
 }

@@ -90,7 +90,7 @@ pub(crate) enum Update {
     RefusedLogin,
     /// A login with a card that is unknown or blocked: what is written in the place of the card's counted try.
     StrayLogin,
-    /// A terminal seen for the first time.
+    /// A terminal seen for the first time, or with a certificate for the first time.
     Terminal(Terminal),
 }
 

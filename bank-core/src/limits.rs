@@ -132,6 +132,9 @@ pub const ACCEPT_BACKLOG: u32 = 1024;
 /// Connections over the limit that are being told so. When as many wait, accepting stops until one is done.
 pub const REFUSALS_AT_ONCE: usize = 64;
 
+/// For a client over the limit to be told so, a handshake of TLS included: as long as it takes, others may be waiting.
+pub const REFUSAL_DEADLINE: Duration = Duration::from_secs(2);
+
 /// Open files besides one for each connection: the bank file's connections, logs, and room for an operator.
 pub const SPARE_OPEN_FILES: u64 = 128;
 
@@ -284,6 +287,7 @@ const _: () = {
     assert!(RECENT_IDS >= JOURNAL_QUEUE_ENTRIES);
     assert!(RECENT_IDS_AGE.as_secs() > REPLY_DEADLINE.as_secs());
     assert!(REQUEST_DEADLINE.as_secs() <= IDLE_DEADLINE.as_secs());
+    assert!(REFUSAL_DEADLINE.as_millis() > 2 * CLOSE_LINGER.as_millis());
     assert!(WRITE_DEADLINE.as_secs() <= SHUTDOWN_GRACE.as_secs());
     assert!(REPLY_DEADLINE.as_secs() > REQUEST_DEADLINE.as_secs());
     assert!(2 * ATTEMPT_DEADLINE.as_secs() < TRANSACTION_DEADLINE.as_secs());

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::ByteRecord;
 use rayon::prelude::*;
+use zeroize::Zeroizing;
 
 use crate::bank_file::{BankFileError, ExistingNames, NewAccount, NewCard};
 use crate::ids::{AccountId, CardNumber};
@@ -231,16 +232,18 @@ fn read_rows(csv: &[u8], bad: &mut Vec<BadRow>) -> Vec<ListedRow> {
 
 /// The columns, if the first record names them; `None` if it is a row already.
 fn read_heading(record: &ByteRecord) -> Result<Option<Vec<&'static str>>, String> {
-    let names: Vec<String> = record
+    // It may be no heading, but a customer with his PIN.
+    let names: Vec<Zeroizing<String>> = record
         .iter()
-        .map(|field| String::from_utf8_lossy(field).trim().to_lowercase())
+        .map(|field| Zeroizing::new(String::from_utf8_lossy(field).trim().to_lowercase()))
         .collect();
-    if !names.iter().any(|name| name == "pin") || !names.iter().any(|name| name == "balance") {
+    let is_named = |column| names.iter().any(|name| **name == column);
+    if !is_named("pin") || !is_named("balance") {
         return Ok(None);
     }
     let mut columns = Vec::new();
     for name in &names {
-        let name = if name == "name" { "holder" } else { name };
+        let name = if **name == "name" { "holder" } else { name };
         let Some(column) = COLUMNS.into_iter().find(|column| *column == name) else {
             return Err(format!(
                 "unknown column \"{name}\": the columns are {}",
@@ -316,8 +319,15 @@ fn read_row(line: u64, record: &ByteRecord, columns: &[&'static str]) -> Result<
     {
         Ok(currency) => currency,
         Err(error) => {
-            // Without its currency no sum of the row can be read.
-            keep(error.to_string());
+            // Without its currency no sum of the row can be read. What it says instead may be a PIN, if columns were mistaken.
+            let may_be_a_pin = fields
+                .get("currency")
+                .is_some_and(|text| Pin::new(text.as_bytes()).is_ok());
+            keep(if may_be_a_pin {
+                "digits are no currency: is each value in its column?".into()
+            } else {
+                error.to_string()
+            });
             return Err(reasons);
         }
     };
@@ -605,6 +615,16 @@ mod tests {
                 "line {line}: {reason}, not {part}"
             );
         }
+    }
+
+    #[test]
+    fn what_may_be_a_pin_is_not_repeated() {
+        let bad = load(b"holder,currency,pin,balance\nAnn,918273645546,USD,1.00\n").unwrap_err();
+        assert!(
+            bad.iter().any(|row| row.reason.contains("in its column")),
+            "{bad:?}"
+        );
+        assert!(!format!("{bad:?}").contains("918273645546"), "{bad:?}");
     }
 
     #[test]

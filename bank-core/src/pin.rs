@@ -10,12 +10,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::phc::{Output, PasswordHash};
 use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::limits::{MAX_PEPPER_FILE_BYTES, MAX_PIN_DIGITS, MIN_PIN_DIGITS};
@@ -116,7 +115,8 @@ pub struct Peppers(Vec<Pepper>);
 #[derive(Zeroize, ZeroizeOnDrop)]
 struct Pepper {
     id: u32,
-    key: [u8; Pepper::BYTES],
+    /// Where it stays when the pepper is moved, so that moves leave no copies behind.
+    key: Box<[u8; Pepper::BYTES]>,
 }
 
 impl Pepper {
@@ -165,6 +165,9 @@ pub enum PinError {
     /// The machine gives no randomness.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),
+    /// The machine gives no threads to compute hashes on.
+    #[error("the operating system gives no threads for the hashes of PINs: {0}")]
+    Threads(ThreadPoolBuildError),
 }
 
 /// What is stored as a hash is none of ours.
@@ -217,8 +220,7 @@ impl Peppers {
         {
             return Err(damaged(1));
         }
-        // With room for one more, so that no key is left behind where it grew.
-        let mut peppers: Vec<Pepper> = Vec::with_capacity(text.lines().count() + 1);
+        let mut peppers: Vec<Pepper> = Vec::new();
         for (line, number) in lines {
             let pepper = parse_pepper(line).ok_or(damaged(number))?;
             if peppers.iter().any(|other| other.id == pepper.id) {
@@ -254,7 +256,7 @@ impl Peppers {
     /// Writes these in the place of those that the file has. It stays its owner's, whoever does this.
     ///
     /// # Errors
-    /// [`PinError`]: then the file is what it was.
+    /// [`PinError`]: then the file is what it was, or has the new ones all the same if only its directory was not synced.
     pub(crate) fn replace(&self, path: &Path) -> Result<(), PinError> {
         let path = &path.canonicalize().map_err(|source| PinError::Io {
             path: path.to_owned(),
@@ -274,7 +276,7 @@ impl Peppers {
         text.push_str(Peppers::HEADING);
         for Pepper { id, key } in &self.0 {
             text.push_str(&format!("\n{id} "));
-            for byte in key {
+            for byte in key.iter() {
                 for digit in [byte >> 4, byte & 15] {
                     text.push(char::from_digit(u32::from(digit), 16).expect("a nibble is a digit"));
                 }
@@ -285,6 +287,8 @@ impl Peppers {
             return Err(PinError::TooMany(path.to_owned()));
         }
         let beside = path.with_added_extension(format!("{}.tmp", std::process::id()));
+        // What an earlier process with this number has left when it was killed is nobody's, and has keys in it.
+        let _ = fs::remove_file(&beside);
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -321,9 +325,9 @@ impl Peppers {
     pub(crate) fn add_random(&mut self) -> Result<(), PinError> {
         let mut pepper = Pepper {
             id: self.ids().max().unwrap_or(0) + 1,
-            key: [0; Pepper::BYTES],
+            key: Box::new([0; Pepper::BYTES]),
         };
-        getrandom::fill(&mut pepper.key).map_err(PinError::Random)?;
+        getrandom::fill(&mut *pepper.key).map_err(PinError::Random)?;
         self.0.push(pepper);
         Ok(())
     }
@@ -349,7 +353,7 @@ impl Peppers {
             .iter()
             .find(|pepper| pepper.id == pepper_id)
             .ok_or(PinError::MissingPepper(pepper_id))?;
-        Argon2::new_with_secret(&pepper.key, Algorithm::Argon2id, Version::V0x13, params)
+        Argon2::new_with_secret(&*pepper.key, Algorithm::Argon2id, Version::V0x13, params)
             .map_err(|_| PinError::MissingPepper(pepper_id))
     }
 
@@ -441,20 +445,25 @@ impl Peppers {
 /// Threads that compute hashes of PINs and nothing else, one for each core. They give way to all others: a hash keeps a core busy for
 /// tens of milliseconds, and at equal priority whatever wakes meanwhile would wait some of them for its turn. Since they
 /// give way, they must not do what others wait for: no lock is taken on them.
-#[derive(Default)]
-pub(crate) struct PinThreads(OnceLock<ThreadPool>);
+pub(crate) struct PinThreads(ThreadPool);
 
 impl PinThreads {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// [`PinError::Threads`] if the operating system gives none.
+    pub(crate) fn start() -> Result<PinThreads, PinError> {
+        ThreadPoolBuilder::new()
+            .thread_name(|n| format!("pin-{n}"))
+            .start_handler(|_| give_way())
+            .build()
+            .map(PinThreads)
+            .map_err(PinError::Threads)
+    }
+
     /// Computes on one of the threads, and waits for it.
     pub(crate) fn run<R: Send>(&self, compute: impl FnOnce() -> R + Send) -> R {
-        let threads = self.0.get_or_init(|| {
-            ThreadPoolBuilder::new()
-                .thread_name(|n| format!("pin-{n}"))
-                .start_handler(|_| give_way())
-                .build()
-                .expect("the operating system gives the hashes of PINs their threads")
-        });
-        threads.install(compute)
+        self.0.install(compute)
     }
 }
 
@@ -483,9 +492,9 @@ fn parse_pepper(line: &str) -> Option<Pepper> {
     let (id, hex) = line.split_once(' ')?;
     let mut pepper = Pepper {
         id: id.parse().ok()?,
-        key: [0; Pepper::BYTES],
+        key: Box::new([0; Pepper::BYTES]),
     };
-    secret_file::fill_from_hex(&mut pepper.key, hex)?;
+    secret_file::fill_from_hex(&mut *pepper.key, hex)?;
     Some(pepper)
 }
 

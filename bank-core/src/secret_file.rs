@@ -1,12 +1,12 @@
-//! Files that hold keys: for their owner alone, and written in hexadecimal digits. And the one file that nobody asked for:
-//! a core dump.
+//! Files that hold keys: for their owner alone, and written in hexadecimal digits. And memory, which nobody else
+//! is to look into.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use crate::files::sync_directory_of;
 
 /// Makes a file for its owner alone, and makes its contents durable.
 ///
@@ -18,8 +18,12 @@ pub fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(contents)?;
-    file.sync_all()
+    let written = file.write_all(contents).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // A part of it is of no use, and in the way of the next try.
+        let _ = fs::remove_file(path);
+    }
+    written.and_then(|()| sync_directory_of(path))
 }
 
 /// Whether others than its owner may read or write a file.
@@ -43,16 +47,16 @@ pub fn fill_from_hex(key: &mut [u8], digits: &str) -> Option<()> {
     Some(())
 }
 
-/// Has the operating system write no core dump of this process: it would hold whatever PINs and keys are in memory.
+/// Has the operating system write no core dump of this process, and let no other process of the same user look into its
+/// memory: there are PINs and keys in it. (A limit on the size of core dumps would not do: Linux does not apply it to
+/// those that a program like systemd-coredump takes.)
 ///
 /// # Errors
 /// As the operating system says.
-pub fn forbid_core_dumps() -> io::Result<()> {
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    setrlimit(Resource::Core, none).map_err(io::Error::from)
+pub fn hide_memory() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -71,5 +75,13 @@ mod tests {
         ] {
             assert_eq!(read(bad), None, "{bad:?}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_hidden() {
+        use rustix::process::{DumpableBehavior, dumpable_behavior};
+        hide_memory().unwrap();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
     }
 }

@@ -16,7 +16,7 @@ use atm_server::certificates::{Authority, CertifiedFiles};
 use atm_tests::{Server, TestBank, atm_cli, stderr, stdout};
 use bank_core::limits::REPLY_DEADLINE;
 use bank_core::protocol::ErrorCode;
-use bank_core::{Amount, BusinessDate, CardNumber, Moment, TerminalId, TxnId};
+use bank_core::{Amount, BusinessDate, CardNumber, Moment, TerminalId, TerminalSecret, TxnId};
 
 const SAMPLE: &str = "Ken,2468,100.00\n";
 
@@ -331,6 +331,71 @@ fn tap(server: &str, tamper: &Arc<AtomicBool>) -> (String, thread::JoinHandle<Ve
 }
 
 #[test]
+fn a_certificate_puts_an_end_to_the_secret_that_a_terminal_had() {
+    let site = Site::new();
+    let (server, terminal) = site.certify();
+    let ca = site.ca("bank");
+    let secret_file = site.bank.directory().join("secret");
+    let added = site
+        .bank
+        .server_command(&["add-terminal", "ATM-1", "--secret-file", text(&secret_file)]);
+    assert!(added.status.success(), "{}", stderr(&added));
+    let secret = TerminalSecret::read(&secret_file).unwrap();
+    let served = site.serve(&server, &["--tls-client-ca", text(&ca)]);
+    let by_secret = || {
+        let deadline = Instant::now() + REPLY_DEADLINE;
+        Connection::open(
+            served.address(),
+            &private(&ca, None),
+            id("ATM-1"),
+            Some(&secret),
+            deadline,
+        )
+    };
+    by_secret().expect("it is the terminal's secret");
+    open(served.address(), &private(&ca, Some(&terminal)), "ATM-1").expect("its certificate names it");
+    assert_eq!(
+        code(by_secret()),
+        ErrorCode::TerminalRefused,
+        "somebody may have copied it"
+    );
+}
+
+#[test]
+fn a_connection_that_ended_without_a_word_is_not_asked_anything() {
+    let site = Site::new();
+    let (server, _) = site.certify();
+    let served = site.serve(&server, &[]);
+    let mut session = open(served.address(), &private(&site.ca("bank"), None), "ATM-5").unwrap();
+    session.ping().unwrap();
+    served.kill();
+    let asked = session.login(&CardNumber::new("Ken").unwrap(), "2468");
+    // So that whoever is in doubt only about what was asked may ask again.
+    assert!(matches!(asked, Err(ConnectionError::NotSent(_))), "{asked:?}");
+}
+
+#[test]
+fn over_the_limit_of_connections_a_client_is_told_so_by_tls_and_one_without_tls_that() {
+    let site = Site::new();
+    let (server, _) = site.certify();
+    let served = site.serve(&server, &["--connections", "1"]);
+    let privacy = private(&site.ca("bank"), None);
+    let mut session = open(served.address(), &privacy, "ATM-5").unwrap();
+    let silent: Vec<_> = (0..100).map(|_| served.socket()).collect();
+    assert_eq!(
+        code(open(served.address(), &privacy, "ATM-6")),
+        ErrorCode::TooManyConnections
+    );
+    assert_eq!(
+        code(open(served.address(), &Privacy::Loopback, "ATM-6")),
+        ErrorCode::TlsRequired
+    );
+    session.ping().expect("one who is served is served on");
+    drop((session, silent));
+    while open(served.address(), &privacy, "ATM-6").is_err() {}
+}
+
+#[test]
 fn whoever_speaks_tls_to_one_who_does_not_or_the_other_way_round_is_told_so() {
     let site = Site::new();
     let (server, _) = site.certify();
@@ -364,7 +429,7 @@ fn the_network_is_neither_listened_to_nor_spoken_to_without_tls() {
     let asked = ["balance", "--card", "Ken", "--pin-file", "-"];
     let refused = atm_cli("192.0.2.1:5100", &asked, "2468\n");
     assert!(stderr(&refused).contains("--tls-ca"), "{}", stderr(&refused));
-    assert_eq!(refused.status.code(), Some(6));
+    assert_eq!(refused.status.code(), Some(1));
 }
 
 #[test]
@@ -450,6 +515,13 @@ fn certificates_are_made_once_and_replaced_only_on_purpose() {
         let refused = make(&[wrong, &["--replace"]].concat());
         assert!(stderr(&refused).contains(part), "{}", stderr(&refused));
     }
+    std::fs::copy(bank.directory().join("022/ca.pem"), directory.join("ca.pem")).unwrap();
+    let mixed = make(&["--terminal", "ATM-2"]);
+    assert!(
+        stderr(&mixed).contains("restore the two together"),
+        "{}",
+        stderr(&mixed)
+    );
     std::fs::remove_file(directory.join("ca.pem")).unwrap();
     let halved = make(&["--terminal", "ATM-2"]);
     assert!(stderr(&halved).contains("restore it"), "{}", stderr(&halved));

@@ -53,7 +53,9 @@ fn unblock_card(bank: &Bank, card: &str) -> AdminReply {
     };
     match bank.unblock_card(&number) {
         Ok(Unblocked::WasBlocked) => done(format!("card {card} is unblocked, and has all its tries")),
-        Ok(Unblocked::WasNotBlocked) => done(format!("card {card} was not blocked; it has all its tries")),
+        Ok(Unblocked::WasNotBlocked) => done(format!(
+            "card {card} was not blocked; the tries counted so far are forgotten"
+        )),
         Ok(Unblocked::NoSuchCard) => refused(format!("there is no card {card}")),
         Err(error) => refused(error.to_string()),
     }

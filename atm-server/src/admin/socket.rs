@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
@@ -16,11 +16,17 @@ pub struct AdminSocket {
 
 /// The socket's file, which is removed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        // Since nobody listened any more, another server may have taken the place.
+        if fs::symlink_metadata(&self.path).is_ok_and(|there| there.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -57,28 +63,45 @@ impl AdminSocket {
             Ok(there) if !there.file_type().is_socket() => {
                 return Err(AdminSocketError::NoSocket(path.to_owned()));
             }
-            Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
-                return Err(AdminSocketError::InUse(path.to_owned()));
-            }
-            Ok(_) => {}
+            // Only a socket at which nobody listens is left from a server that was killed.
+            Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+                Ok(_) => return Err(AdminSocketError::InUse(path.to_owned())),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => return Err(io(error)),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(io(error)),
         }
         // It is made where nobody else can go and moved when its mode is right: there is no moment at which another user could
         // connect.
         let private = path.with_added_extension(std::process::id().to_string());
-        DirBuilder::new().mode(0o700).create(&private).map_err(io)?;
         let inside = private.join("s");
+        let clear = || {
+            let _ = fs::remove_file(&inside);
+            let _ = fs::remove_dir(&private);
+        };
+        // An earlier process with this number may have been killed just here.
+        clear();
+        let io_private = |source| AdminSocketError::Io {
+            path: private.clone(),
+            source,
+        };
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&private)
+            .map_err(io_private)?;
         let bound = UnixListener::bind(&inside).and_then(|listener| {
             fs::set_permissions(&inside, Permissions::from_mode(0o600))?;
+            let inode = fs::symlink_metadata(&inside)?.ino();
             fs::rename(&inside, path)?;
-            Ok(listener)
+            Ok((listener, inode))
         });
-        let _ = fs::remove_file(&inside);
-        let _ = fs::remove_dir(&private);
+        clear();
+        let (listener, inode) = bound.map_err(io)?;
+        let path = path.to_owned();
         Ok(AdminSocket {
-            listener: bound.map_err(io)?,
-            file: SocketFile(path.to_owned()),
+            listener,
+            file: SocketFile { path, inode },
         })
     }
 
@@ -117,6 +140,14 @@ mod tests {
         ));
         drop(socket);
         assert!(!path.exists(), "it is removed in order");
+
+        let (listener, file) = AdminSocket::bind(&path).unwrap().into_parts();
+        drop(listener);
+        let other = AdminSocket::bind(&path).expect("nobody listens any more");
+        drop(file);
+        assert!(path.exists(), "another server's socket stays");
+        drop(other);
+        assert!(!path.exists());
 
         // A killed server removes nothing.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());

@@ -88,7 +88,7 @@ pub enum BankFileError {
     Exposed(PathBuf),
     /// The terminal has a secret already.
     #[error(
-        "terminal {0} has a secret already: --replace gives it a new one, and the old one is of no use any more"
+        "terminal {0} has a secret or a certificate already: --replace gives it a new secret, and the old one is of no use any more"
     )]
     TerminalExists(crate::ids::TerminalId),
     /// Another process has the bank.

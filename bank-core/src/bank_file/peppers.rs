@@ -50,11 +50,6 @@ pub fn rotate_pepper(
     // Read with the bank locked: of two who rotate at once the second must know the first's key.
     let mut peppers = Peppers::read(pepper_file)?;
     let finished = prove_peppers(&connection, &peppers)?;
-    if let Some(profile) = profile {
-        connection
-            .execute("UPDATE bank SET pin_profile = ?1", [profile.name()])
-            .map_err(&sqlite)?;
-    }
     let cards = cards_by_pepper(&connection).map_err(&sqlite)?;
     let mut forgotten = Vec::new();
     match rotation {
@@ -81,6 +76,11 @@ pub fn rotate_pepper(
                 peppers.replace(pepper_file)?;
             }
         }
+    }
+    if let Some(profile) = profile {
+        connection
+            .execute("UPDATE bank SET pin_profile = ?1", [profile.name()])
+            .map_err(&sqlite)?;
     }
     make_durable(&connection, &path)?;
     let newest = peppers.newest();

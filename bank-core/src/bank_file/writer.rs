@@ -300,7 +300,7 @@ fn write_update(connection: &Connection, update: &Update) -> rusqlite::Result<()
         Update::Terminal(terminal) => connection
             .prepare_cached(
                 "INSERT INTO terminals (terminal, registered, secret_hash) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET secret_hash = excluded.secret_hash WHERE secret_hash IS NULL",
+                 ON CONFLICT DO UPDATE SET secret_hash = excluded.secret_hash",
             )?
             .execute(params![
                 terminal.id.as_str(),
