@@ -72,13 +72,15 @@ impl BlockingWork {
     pub(crate) async fn change_pin(
         &self,
         login: Login,
-        old: Pin,
+        old: Option<Pin>,
         new: Pin,
         address: IpAddr,
     ) -> Result<Result<(), LoginError>, NotChecked> {
         let number = login.card.clone();
-        self.check_pin(&number, address, move |bank| bank.change_pin(&login, &old, &new))
-            .await
+        self.check_pin(&number, address, move |bank| {
+            bank.change_pin(&login, old.as_ref(), &new)
+        })
+        .await
     }
 
     /// Checks a card's PIN in its turn, unless there were too many failures, and counts one more.

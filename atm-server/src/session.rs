@@ -464,9 +464,6 @@ impl Session {
             .login
             .clone()
             .expect("requests that need a login were refused without one");
-        let Some(old) = old else {
-            return Ok(answer.error(ErrorCode::LoginRefused, REFUSED));
-        };
         match self.blocking.change_pin(login, old, new, self.address).await {
             Err(why) => Ok(answer.not_checked(&why)),
             Ok(Ok(())) => {

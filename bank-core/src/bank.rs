@@ -306,17 +306,24 @@ impl Bank {
         })
     }
 
-    /// Gives a card a new PIN, if `old` is the PIN so far: a wrong one counts as a try, as at a login. It blocks as
+    /// Gives a card a new PIN, if `old` is the PIN so far: a wrong one counts as a try, as at a login, and what is no PIN at
+    /// all (`None`) does not. It blocks as
     /// [`Bank::login`] does, and returns when the new PIN is durable. From then on no login with the old one
     /// succeeds, not even one that had begun before.
     ///
     /// # Errors
     /// [`LoginError::WeakPin`] if the bank forbids the new PIN, before `old` is looked at; [`LoginError::Refused`] if `old`
     /// is wrong, or the PIN was changed or the card blocked meanwhile; else what failed.
-    pub fn change_pin(&self, login: &Login, old: &Pin, new: &Pin) -> Result<(), LoginError> {
+    pub fn change_pin<'a>(
+        &self,
+        login: &Login,
+        old: impl Into<Option<&'a Pin>>,
+        new: &Pin,
+    ) -> Result<(), LoginError> {
         if !self.allow_weak_pins && new.is_weak() {
             return Err(LoginError::WeakPin);
         }
+        let old = old.into().ok_or(LoginError::Refused)?;
         let PinAccepted {
             card,
             cell,

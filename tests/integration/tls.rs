@@ -507,6 +507,23 @@ fn certificates_are_made_once_and_replaced_only_on_purpose() {
             .mode();
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
+    // What is no secret has the mode that the operator's umask leaves it.
+    let program = atm_tests::program("atm-server");
+    for (mask, mode) in [("022", 0o644), ("077", 0o600)] {
+        let place = bank.directory().join(mask);
+        let line = format!(
+            "umask {mask}; exec {} certificate --dir {}",
+            text(&program),
+            text(&place)
+        );
+        let made = std::process::Command::new("sh").args(["-c", &line]).output();
+        assert!(made.unwrap().status.success());
+        let made = std::fs::metadata(place.join("ca.pem"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(made & 0o777, mode, "umask {mask}");
+    }
     for (wrong, part) in [
         (&["--server", "no name"][..], "neither a host's name"),
         (&["--terminal", "A-"], "hyphen"),
