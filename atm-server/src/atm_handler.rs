@@ -215,9 +215,7 @@ impl AtmHandler {
         self.bank.journal().durable(newest).await?;
         connection.write_replies().await.map_err(|_| End::Gone)
     }
-}
 
-impl AtmHandler {
     /// Shakes hands by TLS. `None`: nothing more is to be said.
     async fn secure(
         &self,

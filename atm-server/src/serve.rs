@@ -33,7 +33,7 @@ pub trait ClientHandler<Stream = TcpStream, Peer = SocketAddr>: Send + Sync + 's
 /// grace period. Gives how many had not finished by then.
 ///
 /// At most `connections` are served at once. Over that, clients are accepted and refused in words; when too
-/// many are waiting for their words, accepting stops until one has had them.
+/// many are waiting for their words, accepting stops until one has had them, or a place is free.
 pub async fn serve<L, H>(
     mut listener: L,
     handler: Arc<H>,

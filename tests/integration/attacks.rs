@@ -12,77 +12,11 @@ use atm_cli::connection::{Connection, Fate, Outcome};
 use atm_tests::{Server, TestBank, program, stderr, stdout};
 use bank_core::limits::{CLOSE_LINGER, MAX_PIN_TRIES, MAX_REPLY_BYTES, READ_BUFFER_BYTES, REPLY_DEADLINE};
 use bank_core::protocol::{
-    ErrorCode, Greeting, Hello, MAGIC, Proof, Reply, ReplyBody, Request, RequestBody, Secret, VERSION,
-    decode, encode, split,
+    ErrorCode, Greeting, Proof, ReplyBody, Request, RequestBody, Secret, decode, encode, split,
 };
 use bank_core::{AccountId, Amount, CardNumber, TerminalId, TxnId};
 
-/// A connection on which anything can be said, and each answer is kept as it came.
-struct Wire(TcpStream);
-
-impl Wire {
-    fn hello(server: &Server, terminal: &str, proof: Proof<'_>) -> (Wire, Vec<u8>) {
-        let mut wire = Wire(server.socket());
-        let mut frame = Vec::new();
-        let hello = Hello {
-            magic: MAGIC,
-            version: VERSION,
-            terminal,
-            proof,
-        };
-        encode(&hello, &mut frame);
-        wire.0.write_all(&frame).unwrap();
-        let greeting = wire.frame();
-        (wire, greeting)
-    }
-
-    fn terminal(server: &Server, terminal: &str) -> Wire {
-        let (wire, greeting) = Wire::hello(server, terminal, Proof::None);
-        assert!(matches!(decode(&greeting), Ok(Greeting::Welcome { .. })));
-        wire
-    }
-
-    /// The next frame's body.
-    fn frame(&mut self) -> Vec<u8> {
-        let mut header = [0; 4];
-        self.0.read_exact(&mut header).unwrap();
-        let mut body = vec![0; u32::from_be_bytes(header) as usize];
-        self.0.read_exact(&mut body).unwrap();
-        body
-    }
-
-    /// Asks everything in one packet, and gives the answers' bytes. All requests have the same id.
-    fn ask_all(&mut self, bodies: &[RequestBody<'_>]) -> Vec<Vec<u8>> {
-        let mut packet = Vec::new();
-        for &body in bodies {
-            encode(&Request { id: 7, body }, &mut packet);
-        }
-        self.0.write_all(&packet).unwrap();
-        bodies.iter().map(|_| self.frame()).collect()
-    }
-
-    fn ask(&mut self, body: RequestBody<'_>) -> Vec<u8> {
-        self.ask_all(&[body]).remove(0)
-    }
-}
-
-fn reply(bytes: &[u8]) -> ReplyBody<'_> {
-    decode::<Reply<'_>>(bytes).unwrap().body
-}
-
-fn code(bytes: &[u8]) -> Option<ErrorCode> {
-    match reply(bytes) {
-        ReplyBody::Error { code, .. } | ReplyBody::Declined { code, .. } => ErrorCode::from_number(code),
-        _ => None,
-    }
-}
-
-fn login<'a>(card: &'a str, pin: &'a str) -> RequestBody<'a> {
-    RequestBody::Login {
-        card,
-        pin: Secret(pin),
-    }
-}
+use crate::wire::{Wire, code, login, reply};
 
 fn amount(minor: i64) -> Amount {
     Amount::from_minor(minor).unwrap()

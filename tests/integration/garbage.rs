@@ -68,7 +68,7 @@ fn refusal_code(bytes: &[u8]) -> ErrorCode {
     }
 }
 
-pub(crate) fn hello() -> Vec<u8> {
+fn hello() -> Vec<u8> {
     let mut frame = Vec::new();
     encode(
         &Hello {
@@ -89,7 +89,7 @@ fn introduce(server: &Server) -> TcpStream {
     stream
 }
 
-pub(crate) fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
+fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
     let mut header = [0; 4];
     stream.read_exact(&mut header).unwrap();
     let mut body = vec![0; u32::from_be_bytes(header) as usize];

@@ -29,3 +29,4 @@ mod terminals;
 mod tls;
 mod verify;
 mod versions;
+mod wire;

@@ -201,15 +201,22 @@ fn nothing_secret_is_left_by_a_day_at_a_terminal() {
 fn another_banks_pepper_is_noticed_before_it_blocks_every_card() {
     let (bank, other) = (TestBank::generate(1), TestBank::generate(1));
     let pepper = other.directory().join("bank.db.pepper");
-    let served = bank.server_command(&[
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--pepper",
-        pepper.to_str().unwrap(),
-    ]);
-    assert_eq!(served.status.code(), Some(1));
-    assert!(stderr(&served).contains("not this bank's"), "{}", stderr(&served));
+    let served = |arguments: &[&str], variable: &str| {
+        Command::new(program("atm-server"))
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .env("ATM_BANK", bank.path())
+            .env(variable, &pepper)
+            .output()
+            .unwrap()
+    };
+    for served in [
+        served(&["--pepper", pepper.to_str().unwrap()], "UNUSED"),
+        served(&[], "ATM_PEPPER"),
+    ] {
+        assert_eq!(served.status.code(), Some(1));
+        assert!(stderr(&served).contains("not this bank's"), "{}", stderr(&served));
+    }
 }
 
 #[test]
