@@ -244,15 +244,20 @@ impl Terminal<'_> {
             };
             // The bank may be back only now.
             self.settle()?;
-            let pin = match self.prompt.secret("PIN:") {
-                Ok(pin) => pin,
-                Err(NoAnswer::Back) => continue,
-                Err(NoAnswer::Quit) => return Err(Stop::Quit),
+            // Asked again at once, lest it should be typed where it can be read.
+            let pin = loop {
+                match self.prompt.secret("PIN:") {
+                    Ok(pin) => match Pin::new(pin.as_bytes()) {
+                        Ok(_) => break Some(pin),
+                        Err(error) => say_sorry(&error),
+                    },
+                    Err(NoAnswer::Back) => break None,
+                    Err(NoAnswer::Quit) => return Err(Stop::Quit),
+                }
             };
-            if let Err(error) = Pin::new(pin.as_bytes()) {
-                say_sorry(&error);
+            let Some(pin) = pin else {
                 continue;
-            }
+            };
             let customer = self.machine.client.login(&card, &pin);
             drop(pin);
             match customer {
@@ -420,11 +425,12 @@ impl Terminal<'_> {
     fn change_pin(&mut self) -> Result<Result<(), ClientError>, NoAnswer> {
         let old = self.prompt.secret("PIN so far:")?;
         let new = self.prompt.secret("New PIN:")?;
+        // Whatever the new one is: whoever types on is not to type it where it can be read.
+        let again = self.prompt.secret("New PIN again:")?;
         if let Err(error) = Pin::new(new.as_bytes()) {
             say(&format!("Sorry, {error}. Your PIN was not changed."));
             return Ok(Ok(()));
         }
-        let again = self.prompt.secret("New PIN again:")?;
         if *new != *again {
             say("The two new PINs differ. Your PIN was not changed.");
             return Ok(Ok(()));

@@ -214,7 +214,8 @@ fn bank_fault(error: &CertificateError) -> String {
         InvalidPurpose | InvalidPurposeContext { .. } => {
             "is not a server's, so this may be somebody else".into()
         }
-        Other(why) => format!("is {}", why.0),
+        Other(why) if why.0.is::<SelfSigned>() => format!("is {}", why.0),
+        Other(_) => "is not a server's, but an authority's or of an unknown kind".into(),
         other => format!("is not good: {other}"),
     }
 }

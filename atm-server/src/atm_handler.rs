@@ -73,7 +73,7 @@ impl AtmHandler {
             Err(End::Gone) => return,
             Err(End::Journal(error)) => return tracing::debug!(%error, "left a terminal unanswered"),
             Err(End::Say(code, message)) => {
-                tracing::info!(code = code.name(), message, "refused a terminal");
+                tracing::info!(peer = %address, code = code.name(), message, "refused a terminal");
                 encode(&refusal(code, &message), &mut connection.replies);
                 return connection.finish().await;
             }
@@ -142,7 +142,10 @@ impl AtmHandler {
         let registered = self
             .bank
             .admit_terminal(slot, terminal, proof, registration, Moment::now().time)
-            .map_err(|error| refuse_terminal(&error))?;
+            .map_err(|error| {
+                tracing::info!(%terminal, showed = shown(&proof), "a terminal did not prove itself");
+                refuse_terminal(&error)
+            })?;
         self.bank.journal().update_durable(registered).await?;
         let welcome = Greeting::Welcome {
             version: VERSION,
@@ -222,11 +225,13 @@ impl AtmHandler {
         tls: &Tls,
         stream: TcpStream,
     ) -> Option<(TlsStream<TcpStream>, Option<CertificateDer<'static>>)> {
-        let peer = stream.peer_addr().ok();
+        let peer = stream
+            .peer_addr()
+            .map_or_else(|error| error.to_string(), |peer| peer.to_string());
         // A frame begins with the zero of its length, and nothing that TLS says does.
         let mut first = [0xff];
         if matches!(stream.peek(&mut first).await, Ok(1)) && first == [0] {
-            tracing::info!(?peer, "refused a connection: it does not speak TLS");
+            tracing::info!(peer, "refused a connection: it does not speak TLS");
             say(
                 stream,
                 ErrorCode::TlsRequired,
@@ -237,7 +242,7 @@ impl AtmHandler {
         }
         tls.accept(stream)
             .await
-            .map_err(|error| tracing::info!(?peer, %error, "refused a connection: TLS failed"))
+            .map_err(|error| tracing::info!(peer, %error, "refused a connection: TLS failed"))
             .ok()
     }
 }
@@ -318,6 +323,15 @@ fn read_hello(body: &[u8]) -> Result<Introduction, End> {
             Proof::Secret(secret) => Some(Zeroizing::new(secret.0.to_vec())),
         },
     })
+}
+
+/// What a terminal has shown, for the log.
+fn shown(proof: &TerminalProof<'_>) -> &'static str {
+    match proof {
+        TerminalProof::None => "nothing",
+        TerminalProof::Secret(_) => "a secret",
+        TerminalProof::Certificate => "a certificate",
+    }
 }
 
 fn refuse_terminal(why: &dyn std::fmt::Display) -> End {

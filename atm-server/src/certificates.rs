@@ -166,12 +166,7 @@ impl Authority {
         days: u16,
         replace: bool,
     ) -> Result<CertifiedFiles, AuthorityError> {
-        if let Some(name) = names
-            .iter()
-            .find(|name| ServerName::try_from(name.as_str()).is_err())
-        {
-            return Err(AuthorityError::ServerName(name.clone()));
-        }
+        check_names(names, &[])?;
         let usage = ExtendedKeyUsagePurpose::ServerAuth;
         self.certify("server", "ATM bank server", names, usage, days, replace)
     }
@@ -220,6 +215,23 @@ impl Authority {
         files.write(&certificate, &key)?;
         Ok(files)
     }
+}
+
+/// That there can be certificates for these names of a server, and for these terminals.
+///
+/// # Errors
+/// [`AuthorityError::ServerName`] or [`AuthorityError::Terminal`].
+pub fn check_names(server: &[String], terminals: &[TerminalId]) -> Result<(), AuthorityError> {
+    if let Some(name) = server
+        .iter()
+        .find(|name| ServerName::try_from(name.as_str()).is_err())
+    {
+        return Err(AuthorityError::ServerName(name.clone()));
+    }
+    for &id in terminals {
+        terminal_name(id)?;
+    }
+    Ok(())
 }
 
 fn authority(key: &KeyPair, today: BusinessDate) -> CertificateParams {

@@ -23,7 +23,7 @@ use crate::args::{
     RotatePepperArgs, ServeArgs, StatementArgs,
 };
 use crate::blocking_work::BlockingWork;
-use crate::certificates::{Authority, CertifiedFiles};
+use crate::certificates::{Authority, CertifiedFiles, check_names};
 use crate::config::{BankPaths, ServeConfig};
 use crate::progress;
 use crate::{server, shutdown};
@@ -157,13 +157,21 @@ fn certificate(args: &CertificateArgs) -> Result<Ended, Error> {
         days,
         replace,
     } = args;
+    check_names(server, terminal)?;
+    if *replace && !dir.join("ca.key").exists() {
+        return Err(format!(
+            "there is no authority in {}, so there is nothing to replace: look at --dir, or leave --replace out to make one",
+            dir.display()
+        )
+        .into());
+    }
     let (authority, is_new) = Authority::open_or_create(dir, Moment::now().date)?;
     let (ca, ca_key) = (dir.join("ca.pem"), dir.join("ca.key"));
     let (ca, ca_key) = (ca.display(), ca_key.display());
     if is_new {
         say(format_args!(
             "Made a new authority.\n  {ca}  everybody may have it: every terminal needs it (atm-cli --tls-ca), and the server, if \
-             terminals\n  {:width$}  are to have certificates (atm-server serve --tls-client-ca)\n  {ca_key}  names servers and terminals: whoever has it can pass for the bank. Keep it offline,\n  {:width$}  with a backup; neither the server nor any terminal needs it",
+             terminals\n  {:width$}  are to have certificates (atm-server serve --tls-client-ca)\n  {ca_key}  names servers and terminals: whoever has it can pass for the bank. Keep it offline,\n  {:width$}  with a backup; neither the server nor any terminal needs it. It is good for ten years",
             "",
             "",
             width = ca.to_string().len(),
@@ -213,12 +221,18 @@ fn rotate_pepper(args: RotatePepperArgs) -> Result<Ended, Error> {
         ));
     } else if rotated.forgotten.is_empty() {
         say(format_args!(
-            "no pepper was forgotten: pepper {newest} is the newest, and cards depend on any other"
+            "no pepper was forgotten: pepper {newest} is the newest, and cards depend on every other"
         ));
     }
     if let Some(profile) = profile {
+        let warning = match profile {
+            PinProfile::Standard => "",
+            PinProfile::Fast => {
+                ", which is for test banks only: whoever has bank and pepper finds every PIN at once"
+            }
+        };
         say(format_args!(
-            "what a PIN's hash costs from now on: {}",
+            "what a PIN's hash costs from now on: {}{warning}",
             profile.name()
         ));
     }
@@ -443,7 +457,7 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
         .as_deref()
         .map(AdminSocket::bind)
         .transpose()?;
-    tracing::info!(bank = %config.paths.bank.display(), accounts = bank.account_count(), lsn = %bank.journal().durable_lsn(), "opened");
+    tracing::info!(bank = %config.paths.bank.display(), accounts = bank.account_count(), tls = config.service.tls.is_some(), lsn = %bank.journal().durable_lsn(), "opened");
     say(format_args!("listening on {}", listener.local_addr()?));
     if io::stdin().is_terminal() {
         let _ = writeln!(io::stderr(), "Press Enter to stop.");

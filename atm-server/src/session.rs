@@ -444,7 +444,7 @@ impl Session {
                 Ok(lsn)
             }
             Err(LoginError::Refused) => {
-                tracing::info!(terminal = %self.terminal, "refused a login");
+                tracing::info!(terminal = %self.terminal, peer = %self.address, "refused a login");
                 Ok(answer.error(ErrorCode::LoginRefused, REFUSED))
             }
             Err(LoginError::Journal(error)) => Err(error),

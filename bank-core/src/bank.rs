@@ -402,16 +402,26 @@ impl Bank {
             self.journal().reserve_blocking()?,
             self.journal().reserve_blocking()?,
         );
-        let (accepted, update) = match &known {
+        let (accepted, update, blocks) = match &known {
             Some((_, counted)) => cell.write(|live| {
                 let live = live.as_mut().expect("the try was counted in it");
-                self.settle_try(slots, live, number, &cell, counted, &judged)
+                let blocked = live.blocked;
+                let (accepted, update) = self.settle_try(slots, live, number, &cell, counted, &judged);
+                (accepted, update, live.blocked != blocked)
             }),
-            None => (false, self.journal().append_update(slots.0, Update::RefusedLogin)),
+            None => {
+                let update = self.journal().append_update(slots.0, Update::RefusedLogin);
+                (false, update, false)
+            }
         };
         // This update is after that of the counted try, so both are durable then.
         self.journal().update_durable(update).wait()?;
         judged?;
+        if let Some((card, _)) = &known
+            && blocks
+        {
+            tracing::info!(account = %card.account, "wrong PINs have blocked a card");
+        }
         match known.filter(|_| accepted) {
             Some((card, counted)) => Ok(PinAccepted {
                 card,

@@ -57,10 +57,10 @@ fn a_blocked_card_is_of_use_again_when_an_operator_says_so_and_not_before() {
         assert!(login(&server, "Ken", "1111").is_err());
     }
     assert!(login(&server, "Ken", "2468").is_err(), "it is blocked");
-    let server = {
-        assert!(server.stop().0.success());
-        site.serve()
-    };
+    let (status, log) = server.stop();
+    assert!(status.success());
+    assert_eq!(log.matches("wrong PINs have blocked a card").count(), 1, "{log}");
+    let server = site.serve();
     assert!(
         login(&server, "Ken", "2468").is_err(),
         "a restart unblocks nothing"

@@ -147,7 +147,7 @@ fn peppers_are_rotated_and_each_card_keeps_its_own_until_its_next_good_login() {
     drop(server);
     assert_eq!(
         rotate(&["--forget-unused"]),
-        "no pepper was forgotten: pepper 2 is the newest, and cards depend on any other\ncards that still depend on pepper 1: 1\n"
+        "no pepper was forgotten: pepper 2 is the newest, and cards depend on every other\ncards that still depend on pepper 1: 1\n"
     );
     bank.serve().login("Jill", "1357");
     assert_eq!(rotate(&["--forget-unused"]), "pepper 1 was forgotten\n");

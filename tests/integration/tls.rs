@@ -483,6 +483,17 @@ fn certificates_are_made_once_and_replaced_only_on_purpose() {
     let make = |arguments: &[&str]| {
         bank.server_command(&[&["certificate", "--dir", text(&directory)], arguments].concat())
     };
+    let astray = make(&["--server", "bank.example", "--replace"]);
+    assert!(
+        stderr(&astray).contains("nothing to replace"),
+        "{}",
+        stderr(&astray)
+    );
+    let impossible = make(&["--server", "bank.example:5100"]);
+    assert!(
+        !impossible.status.success() && !directory.exists(),
+        "nothing is begun that cannot be ended"
+    );
     let made = make(&["--server", "bank.example", "--terminal", "ATM-1"]);
     let said = stdout(&made);
     assert!(

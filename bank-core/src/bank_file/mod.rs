@@ -88,7 +88,8 @@ pub enum BankFileError {
     Exposed(PathBuf),
     /// The terminal has a secret already.
     #[error(
-        "terminal {0} has a secret or a certificate already: --replace gives it a new secret, and the old one is of no use any more"
+        "terminal {0} has a secret or a certificate already: --replace gives it a new secret, and an old secret is of no use any more; a \
+         certificate still is, and ends the new secret when it is shown"
     )]
     TerminalExists(crate::ids::TerminalId),
     /// Another process has the bank.

@@ -39,7 +39,12 @@ pub(crate) struct OpenedBank {
 /// Locks the bank file, makes all that it holds durable, and brings every account up to the newest row.
 pub(crate) fn open_bank(path: &Path, peppers: &Peppers) -> Result<OpenedBank, BankFileError> {
     let (path, lock, connection) = connect_alone(path)?;
-    prove_peppers(&connection, peppers)?;
+    if prove_peppers(&connection, peppers)? {
+        tracing::warn!(
+            pepper = peppers.newest(),
+            "a rotation that was cut short is finished: PINs are hashed with a new pepper, so back up the pepper file"
+        );
+    }
     let accounts = load_accounts(&connection)?;
     let mut opened = OpenedBank {
         lock,

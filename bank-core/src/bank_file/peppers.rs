@@ -123,7 +123,9 @@ pub(super) fn prove_peppers(connection: &Connection, peppers: &Peppers) -> Resul
                 "INSERT INTO peppers (pepper_id, proof) VALUES (?1, ?2)",
                 params![id, proof],
             )
-            .map_err(BankFileError::sqlite("writing a pepper's proof"))?;
+            .map_err(BankFileError::sqlite(
+                "writing the proof of a pepper (it is in the pepper file, and will be used from the next opening on: back that up)",
+            ))?;
     }
     Ok(is_new)
 }
