@@ -7,7 +7,7 @@ use atm_cli::args::{Args, Command};
 use atm_cli::demo;
 use atm_cli::one_shot::{self, Ended};
 use atm_cli::{prompt, terminal};
-use bank_core::secret_file;
+use bank_core::memory;
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<Ended, Box<dyn std::error::Error>> {
-    secret_file::hide_memory()?;
+    memory::hide()?;
     let Args { bank, menu, command } = args;
     if command.is_some() && menu.is_given() {
         return Err("the options of the menu are of no use to a command: leave them out".into());

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bank_core::certificates::{
     CertificateFileError, UnnamableTerminal, is_for_key, read_certificates, read_key, terminal_name,
 };
-use bank_core::files::sync_directory_of;
+use bank_core::files::write_beside;
 use bank_core::limits::AUTHORITY_DAYS;
 use bank_core::{BusinessDate, TerminalId, secret_file};
 use rcgen::{
@@ -83,31 +83,17 @@ impl CertifiedFiles {
     fn write(&self, certificate: &rcgen::Certificate, key: &KeyPair) -> Result<(), AuthorityError> {
         // The key first: a certificate without its key would be taken for a whole pair.
         let key_pem = Zeroizing::new(key.serialize_pem());
-        replace(&self.key, key_pem.as_bytes(), secret_file::create)?;
-        replace(&self.certificate, certificate.pem().as_bytes(), |path, pem| {
+        let create_key = |path: &Path| secret_file::create(path, key_pem.as_bytes());
+        write_beside(&self.key, create_key, |beside| fs::rename(beside, &self.key))
+            .map_err(io_error(&self.key))?;
+        let path = &self.certificate;
+        let create_certificate = |path: &Path| {
             let mut file = File::create_new(path)?;
-            file.write_all(pem)?;
+            file.write_all(certificate.pem().as_bytes())?;
             file.sync_all()
-        })
+        };
+        write_beside(path, create_certificate, |beside| fs::rename(beside, path)).map_err(io_error(path))
     }
-}
-
-/// Writes a file beside and renames it, so that there is always the old one or the new, and it is durable.
-fn replace(
-    path: &Path,
-    contents: &[u8],
-    create: impl FnOnce(&Path, &[u8]) -> io::Result<()>,
-) -> Result<(), AuthorityError> {
-    let beside = path.with_added_extension(format!("{}.tmp", std::process::id()));
-    // What an earlier process with this number has left when it was killed is nobody's, and may have a key in it.
-    let _ = fs::remove_file(&beside);
-    let written = create(&beside, contents)
-        .and_then(|()| fs::rename(&beside, path))
-        .and_then(|()| sync_directory_of(path));
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written.map_err(io_error(path))
 }
 
 /// An authority that is ready to make certificates.

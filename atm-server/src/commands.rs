@@ -10,9 +10,7 @@ use bank_core::bank_file::{self, CardSecurity, ExistingNames, NewAccount, NewCar
 use bank_core::limits::MAX_LIST_BYTES;
 use bank_core::loading::{AccountList, ListError};
 use bank_core::row::{Contra, Outcome};
-use bank_core::{
-    Account, Bank, Currency, JournalError, Moment, Peppers, PinProfile, TerminalSecret, secret_file,
-};
+use bank_core::{Account, Bank, Currency, JournalError, Moment, Peppers, PinProfile, TerminalSecret, memory};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
@@ -50,7 +48,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Runs a command and tells a person what went wrong, if anything did.
 pub fn run(args: Args) -> Ended {
     log_to_stderr();
-    if let Err(error) = secret_file::hide_memory() {
+    if let Err(error) = memory::hide() {
         tracing::warn!(%error, "the memory, with PINs and keys, could not be hidden from core dumps");
     }
     let result = match args.command {

@@ -62,8 +62,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves the bank's terminals, and its operators at `admin`, until `shutdown` is ready or an operator says so, then
-/// ends in order: no more connections, requests in
-/// flight finish within a grace period, the journal is committed and the bank file finished.
+/// ends in order: no more connections, requests in flight finish within a grace period, the journal is committed and
+/// the bank file finished.
 ///
 /// # Errors
 /// [`JournalError::Failed`] if a commit failed. Then nothing more was answered and the bank file was not touched

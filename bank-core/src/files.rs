@@ -1,6 +1,7 @@
-//! What a file needs beside its bytes: a lock that keeps a second program away, and a name that is durable.
+//! What a file needs beside its bytes: a lock that keeps a second program away, a name that is durable, and to be there whole
+//! or not at all.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -49,6 +50,23 @@ pub fn sync_directory_of(path: &Path) -> io::Result<()> {
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
+}
+
+/// Makes a file beside `path` by `create` and has it put in the place of `path`, durably. A crash leaves no half of it there.
+///
+/// # Errors
+/// What either of the two said, or the operating system of the directory.
+pub fn write_beside(
+    path: &Path,
+    create: impl FnOnce(&Path) -> io::Result<()>,
+    put_in_place: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let beside = path.with_added_extension(format!("{}.tmp", std::process::id()));
+    // What an earlier process with this number has left when it was killed is nobody's, and may have keys in it.
+    let _ = fs::remove_file(&beside);
+    let written = create(&beside).and_then(|()| put_in_place(&beside));
+    let _ = fs::remove_file(&beside);
+    written.and_then(|()| sync_directory_of(path))
 }
 
 #[cfg(test)]

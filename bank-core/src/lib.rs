@@ -21,6 +21,7 @@ pub mod journal;
 pub mod ledger;
 pub mod limits;
 pub mod loading;
+pub mod memory;
 pub mod money;
 pub mod pin;
 pub mod protocol;

@@ -6,9 +6,9 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use argon2::password_hash::PasswordHasher;
@@ -17,6 +17,7 @@ use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::files::write_beside;
 use crate::limits::{MAX_PEPPER_FILE_BYTES, MAX_PIN_DIGITS, MIN_PIN_DIGITS};
 use crate::{secret_file, weak_pin};
 
@@ -286,26 +287,15 @@ impl Peppers {
         if text.len() as u64 > MAX_PEPPER_FILE_BYTES {
             return Err(PinError::TooMany(path.to_owned()));
         }
-        let beside = path.with_added_extension(format!("{}.tmp", std::process::id()));
-        // What an earlier process with this number has left when it was killed is nobody's, and has keys in it.
-        let _ = fs::remove_file(&beside);
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()?;
-                put_in_place(&beside)
-            });
-        let _ = fs::remove_file(&beside);
-        written
-            .and_then(|()| crate::files::sync_directory_of(path))
-            .map_err(|source| PinError::Io {
-                path: path.to_owned(),
-                source,
-            })
+        write_beside(
+            path,
+            |beside| secret_file::create(beside, text.as_bytes()),
+            put_in_place,
+        )
+        .map_err(|source| PinError::Io {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// A new pepper that is in no file: for banks that live as long as a test.

@@ -1,5 +1,4 @@
-//! Files that hold keys: for their owner alone, and written in hexadecimal digits. And memory, which nobody else
-//! is to look into.
+//! Files that hold keys: for their owner alone, and written in hexadecimal digits.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -47,18 +46,6 @@ pub fn fill_from_hex(key: &mut [u8], digits: &str) -> Option<()> {
     Some(())
 }
 
-/// Has the operating system write no core dump of this process, and let no other process of the same user look into its
-/// memory: there are PINs and keys in it. (A limit on the size of core dumps would not do: Linux does not apply it to
-/// those that a program like systemd-coredump takes.)
-///
-/// # Errors
-/// As the operating system says.
-pub fn hide_memory() -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,13 +62,5 @@ mod tests {
         ] {
             assert_eq!(read(bad), None, "{bad:?}");
         }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn memory_is_hidden() {
-        use rustix::process::{DumpableBehavior, dumpable_behavior};
-        hide_memory().unwrap();
-        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
     }
 }

@@ -61,16 +61,6 @@ fn unblock_card(bank: &Bank, card: &str) -> AdminReply {
     }
 }
 
-impl AdminRequest {
-    /// Its name on the command line and in the log.
-    pub fn name(&self) -> &'static str {
-        match self {
-            AdminRequest::UnblockCard { .. } => "unblock-card",
-            AdminRequest::Shutdown {} => "shutdown",
-        }
-    }
-}
-
 fn done(message: String) -> AdminReply {
     AdminReply { done: true, message }
 }

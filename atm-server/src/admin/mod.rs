@@ -26,6 +26,16 @@ pub enum AdminRequest {
     Shutdown {},
 }
 
+impl AdminRequest {
+    /// Its name on the command line and in the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            AdminRequest::UnblockCard { .. } => "unblock-card",
+            AdminRequest::Shutdown {} => "shutdown",
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminReply {
