@@ -1,0 +1,102 @@
+//! What each command does.
+
+mod administer;
+mod certificate;
+mod load;
+mod peppers;
+mod serve;
+mod statement;
+mod terminals;
+mod verify;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use bank_core::memory;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Args, Command};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As it should.
+    Done = 0,
+    /// It did not do it; the reason was written to standard error, or to standard output by `verify`.
+    Failed = 1,
+    /// A commit to the bank file failed while serving.
+    Poisoned = 3,
+}
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> ExitCode {
+        ExitCode::from(ended as u8)
+    }
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs a command and tells a person what went wrong, if anything did.
+pub fn run(args: Args) -> Ended {
+    log_to_stderr();
+    if let Err(error) = memory::hide() {
+        tracing::warn!(%error, "the memory, with PINs and keys, could not be hidden from core dumps");
+    }
+    let result = match args.command {
+        Command::Load(args) => load::load(args),
+        Command::Generate(args) => load::generate(args),
+        Command::Serve(args) => return serve::serve(args),
+        Command::Verify(args) => verify::verify(&args.bank),
+        Command::Statement(args) => statement::statement(&args),
+        Command::AddTerminal(args) => terminals::add_terminal(&args),
+        Command::Admin(args) => administer::administer(args),
+        Command::Certificate(args) => certificate::certificate(&args),
+        Command::RotatePepper(args) => peppers::rotate_pepper(args),
+    };
+    result.unwrap_or_else(|error| {
+        // A reader that has seen enough, such as `head`, is no failure.
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        {
+            return Ended::Done;
+        }
+        failed(&*error)
+    })
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> Ended {
+    let _ = writeln!(io::stderr(), "atm-server: {error}");
+    Ended::Failed
+}
+
+/// Tells a result. It is done whether or not anybody is left to read that.
+fn say(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Standard error, for a log that may be lost: a full disk or a reader that has gone must not end the bank.
+struct LossyStderr;
+
+impl Write for LossyStderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().write_all(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("ATM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_writer(|| LossyStderr)
+        .with_env_filter(filter);
+    // Whoever embeds the commands may have set up a log already.
+    let _ = log
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+}
