@@ -249,6 +249,7 @@ pub(crate) fn receipt(id: TxnId) -> Receipt {
         amount: -2000,
         balance: 8000,
         currency: *b"USD",
+        head: [0xab; 32],
     }
 }
 
@@ -261,7 +262,7 @@ pub(crate) fn approved(id: TxnId) -> ReplyBody<'static> {
 pub(crate) fn declined(id: TxnId) -> ReplyBody<'static> {
     ReplyBody::Declined {
         code: ErrorCode::InsufficientFunds.number(),
-        receipt: receipt(id),
         message: "Insufficient funds.",
+        receipt: receipt(id),
     }
 }

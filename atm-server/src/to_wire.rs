@@ -1,7 +1,7 @@
 //! From the bank's types to the protocol's.
 
 use bank_core::bank_file::StatementLine;
-use bank_core::protocol::{self, ErrorCode, Receipt, ReplyBody};
+use bank_core::protocol::{self, ErrorCode, HEAD_BYTES, Receipt, ReplyBody};
 use bank_core::{Currency, Outcome, Row, TxnId};
 
 pub(crate) fn currency(currency: Currency) -> [u8; 3] {
@@ -12,6 +12,7 @@ pub(crate) fn currency(currency: Currency) -> [u8; 3] {
         .expect("a currency has three letters")
 }
 
+/// The receipt, without the head, which is not known until the row is durable.
 pub(crate) fn receipt(row: &Row) -> Receipt {
     Receipt {
         txn_id: row.txn_id.map(TxnId::to_bytes).unwrap_or_default(),
@@ -19,6 +20,7 @@ pub(crate) fn receipt(row: &Row) -> Receipt {
         amount: row.amount.minor(),
         balance: row.balance.minor(),
         currency: currency(row.currency),
+        head: [0; HEAD_BYTES],
     }
 }
 
@@ -31,8 +33,8 @@ pub(crate) fn outcome<'a>(row: &Row, sentence: &'a mut String) -> ReplyBody<'a> 
             *sentence = decline.to_string();
             ReplyBody::Declined {
                 code: ErrorCode::from(decline).number(),
-                receipt,
                 message: sentence,
+                receipt,
             }
         }
     }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A client for the bank's native protocol, version 1, written from docs/PROTOCOL.md alone: the proof that it suffices.
+"""A client for the bank's native protocol, version 2, written from docs/PROTOCOL.md alone: the proof that it suffices.
 
 As a module it offers `Connection`, and a function for each request. As a program, `atm_client.py HOST:PORT`, it holds
 a scripted conversation with a server whose bank was freshly loaded from data/accounts.csv, and checks every answer.
@@ -44,7 +44,7 @@ def change_pin(pin: str, new: str) -> bytes: return varint(11) + text(pin) + tex
 def totals() -> bytes: return varint(12)
 
 
-def hello(terminal: str, version: int = 1, secret: bytes | None = None) -> bytes:
+def hello(terminal: str, version: int = 2, secret: bytes | None = None) -> bytes:
     return b"ATMB" + varint(version) + text(terminal) + (varint(0) if secret is None else varint(1) + blob(secret))
 
 
@@ -55,7 +55,8 @@ def uuid7(ahead: int = 0) -> bytes:
     return (n & ~(0xF << 76 | 3 << 62) | 7 << 76 | 2 << 62).to_bytes(16)
 
 
-Receipt = NamedTuple("Receipt", [("txn", bytes), ("time", int), ("amount", int), ("balance", int), ("currency", str)])
+Receipt = NamedTuple("Receipt", [("txn", bytes), ("time", int), ("amount", int), ("balance", int), ("currency", str),
+                                 ("head", bytes)])
 Line = NamedTuple("Line", [("row", int), ("time", int), ("kind", int), ("outcome", int), ("amount", int),
                            ("balance", int), ("contra", int), ("terminal", str), ("txn", bytes | None)])
 Welcome = NamedTuple("Welcome", [("version", int), ("time", int), ("max_request", int), ("max_reply", int)])
@@ -64,15 +65,16 @@ LoggedIn = NamedTuple("LoggedIn", [("account", int), ("currency", str), ("holder
 LoggedOut = NamedTuple("LoggedOut", [])
 Balance = NamedTuple("Balance", [("balance", int), ("currency", str)])
 Approved = NamedTuple("Approved", [("receipt", Receipt)])
-Declined = NamedTuple("Declined", [("code", int), ("receipt", Receipt), ("message", str)])
+Declined = NamedTuple("Declined", [("code", int), ("message", str), ("receipt", Receipt)])
 Statement = NamedTuple("Statement", [("balance", int), ("currency", str), ("lines", list[Line])])
 PinChanged = NamedTuple("PinChanged", [])
 Reversed = NamedTuple("Reversed", [("receipt", Receipt)])
 Never = NamedTuple("Never", [])
 StaleId = NamedTuple("StaleId", [("forgotten", int)])
 Totals = NamedTuple("Totals", [("cash", dict[str, int])])
+Notice = NamedTuple("Notice", [("message", str)])
 Body = (Pong | LoggedIn | LoggedOut | Balance | Approved | Declined | Statement | PinChanged | Error | Reversed | Never
-        | StaleId | Totals)
+        | StaleId | Totals | Notice)
 Reply = NamedTuple("Reply", [("id", int), ("row", int), ("body", Body)])
 
 
@@ -113,7 +115,7 @@ class Reader:
         return form == 1
 
     def receipt(self) -> Receipt:
-        return Receipt(self.take(16), self.i64(), self.i64(), self.i64(), self.currency())
+        return Receipt(self.take(16), self.i64(), self.i64(), self.i64(), self.currency(), self.take(32))
 
     def line(self) -> Line:
         return Line(self.uint(64), self.i64(), self.take(1)[0], self.uint(16), self.i64(), self.i64(), self.i64(),
@@ -126,7 +128,7 @@ class Reader:
             case 2: return LoggedOut()
             case 3: return Balance(self.i64(), self.currency())
             case 4: return Approved(self.receipt())
-            case 5: return Declined(self.uint(16), self.receipt(), self.text())
+            case 5: return Declined(self.uint(16), self.text(), self.receipt())
             case 6: return Statement(self.i64(), self.currency(), [self.line() for _ in range(self.uint(32))])
             case 7: return PinChanged()
             case 8: return Error(self.uint(16), self.text())
@@ -134,6 +136,7 @@ class Reader:
             case 10: return Never()
             case 11: return StaleId(self.i64())
             case 12: return Totals({self.currency(): self.i64() for _ in range(self.uint(32))})
+            case 13: return Notice(self.text())
             case form: raise Malformed(f"a reply of form {form}")
 
     def handshake(self) -> Welcome | Error:
@@ -223,12 +226,13 @@ class Connection:
 
 # ---- The program ----
 
+HEAD = b"\xab" * 32
 TXN, THEN = bytes.fromhex("017f22e279b07cc398c4dc0c0c07398f"), 1_645_557_742_000
-RECEIPT = Receipt(TXN, THEN, -2000, 10_050, "USD")
+RECEIPT = Receipt(TXN, THEN, -2000, 10_050, "USD", HEAD)
 LINE = Line(300, THEN, 2, 0, -2000, 10_050, -1, "ATM-1", TXN)
 GOLDEN_SENT = {
-    "41544d42 01 05 41544d2d31 00": hello("ATM-1"),
-    "41544d42 01 05 41544d2d31 01 02 cafe": hello("ATM-1", 1, b"\xca\xfe"),
+    "41544d42 02 05 41544d2d31 00": hello("ATM-1"),
+    "41544d42 02 05 41544d2d31 01 02 cafe": hello("ATM-1", 2, b"\xca\xfe"),
     "07 00": b"\7" + ping(),
     "07 01 03 4b656e 04 32343638": b"\7" + login("Ken", "2468"),
     "07 02": b"\7" + logout(),
@@ -245,23 +249,25 @@ GOLDEN_SENT = {
     "ac02 a01f 9f1f": varint(300) + zigzag(2000) + zigzag(-2000),
 }
 GOLDEN_RECEIVED = {
-    "00 01 e0e693aee45f 8008 808001": Welcome(1, THEN, 1024, 16_384),
-    "01 66 01 01 03 4e6f2e": Error(102, "No.", (1, 1)),
+    "00 02 e0e693aee45f 8008 808001": Welcome(2, THEN, 1024, 16_384),
+    "01 66 02 02 03 4e6f2e": Error(102, "No.", (2, 2)),
     "07 00 00 e0e693aee45f": Reply(7, 0, Pong(THEN)),
     "07 00 01 e907 555344 03 4b656e": Reply(7, 0, LoggedIn(1001, "USD", "Ken")),
     "07 00 02": Reply(7, 0, LoggedOut()),
     "07 ac02 03 849d01 555344": Reply(7, 300, Balance(10_050, "USD")),
-    "07 ac02 04 TXN e0e693aee45f 9f1f 849d01 555344": Reply(7, 300, Approved(RECEIPT)),
-    "07 ac02 05 04 TXN e0e693aee45f 9f1f 849d01 555344 13 496e73756666696369656e742066756e64732e":
-        Reply(7, 300, Declined(4, RECEIPT, "Insufficient funds.")),
+    "07 ac02 04 TXN e0e693aee45f 9f1f 849d01 555344 HEAD": Reply(7, 300, Approved(RECEIPT)),
+    "07 ac02 05 04 13 496e73756666696369656e742066756e64732e TXN e0e693aee45f 9f1f 849d01 555344 HEAD":
+        Reply(7, 300, Declined(4, "Insufficient funds.", RECEIPT)),
     "07 ac02 06 849d01 555344 01 ac02 e0e693aee45f 02 00 9f1f 849d01 01 05 41544d2d31 01 TXN":
         Reply(7, 300, Statement(10_050, "USD", [LINE])),
     "07 00 07": Reply(7, 0, PinChanged()),
     "07 00 08 70 05 427573792e": Reply(7, 0, Error(112, "Busy.")),
-    "07 ac02 09 TXN e0e693aee45f a01f 849d01 555344": Reply(7, 300, Reversed(RECEIPT._replace(amount=2000))),
+    "07 ac02 09 TXN e0e693aee45f a01f 849d01 555344 HEAD":
+        Reply(7, 300, Reversed(RECEIPT._replace(amount=2000))),
     "07 00 0a": Reply(7, 0, Never()),
     "07 00 0b e0e693aee45f": Reply(7, 0, StaleId(THEN)),
     "07 ac02 0c 01 555344 9f1f": Reply(7, 300, Totals({"USD": -2000})),
+    "07 00 0d 06 48656c6c6f2e": Reply(7, 0, Notice("Hello.")),
 }
 
 
@@ -299,6 +305,7 @@ class Script:
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port, self.checks, self.doing = host, port, 0, "connect"
+        self.heads: dict[int, bytes] = {}  # of each row that a receipt has told of, by row: it never changes
         self.cash: dict[str, dict[str, int]] = {}  # what `Totals` has to say, by terminal and currency
 
     def enter(self, terminal: str, card: str = "", pin: str = "") -> Connection:
@@ -341,7 +348,9 @@ class Script:
         form = Declined if line.outcome else Reversed if line.kind == 5 else Approved
         self.same(f"{what}, form", type(body), form)
         self.same(f"{what}, outcome", body.code if isinstance(body, Declined) else 0, line.outcome)
-        receipt = Receipt(id_of(line), line.time, line.amount, line.balance, currency)
+        head = self.heads.setdefault(reply.row, body.receipt.head)
+        self.same(f"{what}, whether there is a head", any(head), True)
+        receipt = Receipt(id_of(line), line.time, line.amount, line.balance, currency, head)
         self.same(f"{what}, receipt", body.receipt, receipt)
         self.same(f"{what}, row", reply.row, line.row)
         return line
@@ -393,7 +402,7 @@ class Script:
         for golden, frame in GOLDEN_SENT.items():
             self.same("golden bytes", frame.hex(), golden.replace("TXN", TXN.hex()).replace(" ", ""))
         for golden, answer in GOLDEN_RECEIVED.items():
-            frame = bytes.fromhex(golden.replace("TXN", TXN.hex()))
+            frame = bytes.fromhex(golden.replace("TXN", TXN.hex()).replace("HEAD", HEAD.hex()))
             read = read_reply if isinstance(answer, Reply) else read_handshake
             self.same(f"golden {golden}", read(frame), answer)
             for wrong in (frame[:-1], frame + b"\0"):
@@ -724,15 +733,16 @@ class Script:
                 try:
                     self.same(self.doing, bank.hello(terminal, secret), "Refused")
                 except Error as refused:
-                    self.same(self.doing, (refused.code, refused.versions), (103, (1, 1)))
+                    self.same(self.doing, (refused.code, refused.versions), (103, (2, 2)))
                 self.ends(self.doing, bank)
-        self.doing = "a hello of version 2"
-        with Connection(self.host, self.port) as bank:
-            bank.send(hello("PY-1", version=2))
-            answer = read_handshake(bank.receive())
-            found = (answer.code, answer.versions) if isinstance(answer, Error) else answer
-            self.same(self.doing, found, (102, (1, 1)))
-            self.ends(self.doing, bank)
+        for version in (1, 3):
+            self.doing = f"a hello of version {version}"
+            with Connection(self.host, self.port) as bank:
+                bank.send(hello("PY-1", version=version))
+                answer = read_handshake(bank.receive())
+                found = (answer.code, answer.versions) if isinstance(answer, Error) else answer
+                self.same(self.doing, found, (102, (2, 2)))
+                self.ends(self.doing, bank)
 
 
 def main() -> None:

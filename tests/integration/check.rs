@@ -150,6 +150,7 @@ impl BrokenBank {
                 amount,
                 balance,
                 currency: *b"USD",
+                head: [7; 32],
             };
             self.first.insert(txn_id, (self.last_row, approved, receipt));
             if !(wrong && self.fault == Fault::LosesADeposit && amount > 0) {
@@ -168,8 +169,8 @@ impl BrokenBank {
             true => ReplyBody::Approved(receipt),
             false => ReplyBody::Declined {
                 code: if is_own { 6 } else { 4 },
-                receipt,
                 message: "No.",
+                receipt,
             },
         };
         Reply { id, lsn, body }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use atm_tests::stress::load::{Load, MOST_OUTSTANDING, Measured, watch};
 use atm_tests::{TestBank, program, stdout};
 use bank_core::limits::MAX_REQUEST_BYTES;
-use bank_core::protocol::{Greeting, Receipt, Reply, ReplyBody, VERSION, encode, split};
+use bank_core::protocol::{Greeting, HEAD_BYTES, Receipt, Reply, ReplyBody, VERSION, encode, split};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -123,6 +123,7 @@ async fn stall(listener: TcpListener, requests: usize, release: impl Future) -> 
         amount: 1,
         balance: 1,
         currency: *b"USD",
+        head: [7; HEAD_BYTES],
     };
     let welcome = Greeting::Welcome {
         version: VERSION,

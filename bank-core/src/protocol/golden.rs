@@ -9,6 +9,7 @@ const TXN: [u8; 16] = [
 ];
 const TXN_HEX: &str = "017f22e279b07cc398c4dc0c0c07398f";
 const USD: [u8; 3] = *b"USD";
+const HEAD: [u8; HEAD_BYTES] = [0xab; HEAD_BYTES];
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -20,7 +21,10 @@ fn check<'a, T: Serialize + Deserialize<'a> + PartialEq + Debug>(
     bytes: &str,
     frame: &'a mut Vec<u8>,
 ) {
-    let bytes = bytes.replace("TXN", TXN_HEX).replace(' ', "");
+    let bytes = bytes
+        .replace("TXN", TXN_HEX)
+        .replace("HEAD", &hex(&HEAD))
+        .replace(' ', "");
     encode(message, frame);
     assert_eq!(
         hex(frame),
@@ -29,7 +33,7 @@ fn check<'a, T: Serialize + Deserialize<'a> + PartialEq + Debug>(
     );
     let page: String = include_str!("../../../docs/PROTOCOL.md").replace([' ', '`'], "");
     assert!(
-        page.contains(&bytes.replace(TXN_HEX, "TXN")),
+        page.contains(&bytes.replace(TXN_HEX, "TXN").replace(&hex(&HEAD), "HEAD")),
         "docs/PROTOCOL.md lacks {bytes} of {message:?}"
     );
     let (body, used) = split(frame, 10_000).unwrap().unwrap();
@@ -53,27 +57,27 @@ fn hello_and_greetings() {
         terminal: "ATM-1",
         proof: Proof::None,
     };
-    check(&hello, "41544d42 01 05 41544d2d31 00", &mut Vec::new());
+    check(&hello, "41544d42 02 05 41544d2d31 00", &mut Vec::new());
     let proof = Proof::Secret(Secret(&[0xca, 0xfe]));
     check(
         &Hello { proof, ..hello },
-        "41544d42 01 05 41544d2d31 01 02 cafe",
+        "41544d42 02 05 41544d2d31 01 02 cafe",
         &mut Vec::new(),
     );
     let welcome = Greeting::Welcome {
-        version: 1,
+        version: 2,
         server_time: 1_645_557_742_000,
         max_request_bytes: 1024,
         max_reply_bytes: 16384,
     };
-    check(&welcome, "00 01 e0e693aee45f 8008 808001", &mut Vec::new());
+    check(&welcome, "00 02 e0e693aee45f 8008 808001", &mut Vec::new());
     let refused = Greeting::Refused {
         code: 102,
-        oldest_version: 1,
-        newest_version: 1,
+        oldest_version: 2,
+        newest_version: 2,
         message: "No.",
     };
-    check(&refused, "01 66 01 01 03 4e6f2e", &mut Vec::new());
+    check(&refused, "01 66 02 02 03 4e6f2e", &mut Vec::new());
 }
 
 #[test]
@@ -151,6 +155,7 @@ fn replies() {
         amount: -2000,
         balance: 10_050,
         currency: USD,
+        head: HEAD,
     };
     reply(
         0,
@@ -180,17 +185,17 @@ fn replies() {
     reply(
         300,
         ReplyBody::Approved(receipt),
-        "07 ac02 04 TXN e0e693aee45f 9f1f 849d01 555344",
+        "07 ac02 04 TXN e0e693aee45f 9f1f 849d01 555344 HEAD",
     );
     let message = "Insufficient funds.";
     reply(
         300,
         ReplyBody::Declined {
             code: 4,
-            receipt,
             message,
+            receipt,
         },
-        "07 ac02 05 04 TXN e0e693aee45f 9f1f 849d01 555344 13 496e73756666696369656e742066756e64732e",
+        "07 ac02 05 04 13 496e73756666696369656e742066756e64732e TXN e0e693aee45f 9f1f 849d01 555344 HEAD",
     );
     let line = StatementLine {
         lsn: 300,
@@ -228,7 +233,7 @@ fn replies() {
     reply(
         300,
         ReplyBody::Reversed(undone),
-        "07 ac02 09 TXN e0e693aee45f a01f 849d01 555344",
+        "07 ac02 09 TXN e0e693aee45f a01f 849d01 555344 HEAD",
     );
     reply(0, ReplyBody::Never, "07 00 0a");
     reply(
@@ -243,18 +248,25 @@ fn replies() {
         cash: -2000,
     };
     reply(300, ReplyBody::Totals(vec![total]), "07 ac02 0c 01 555344 9f1f");
+    reply(
+        0,
+        ReplyBody::Notice { message: "Hello." },
+        "07 00 0d 06 48656c6c6f2e",
+    );
 }
 
 #[test]
 fn a_hello_of_another_version_is_known_as_one() {
-    let body = [b'A', b'T', b'M', b'B', 2, 0xff, 0xff, 0xff];
-    assert_eq!(Hello::decode(&body), Err(HelloError::Version(2)));
+    for version in [0, 1, 3] {
+        let body = [b'A', b'T', b'M', b'B', version, 0xff, 0xff, 0xff];
+        assert_eq!(Hello::decode(&body), Err(HelloError::Version(version.into())));
+    }
     for body in [
         &b"GET / HTTP/1.1"[..],
         &[],
         &MAGIC,
-        &[b'A', b'T', b'M', b'B', 1],
-        &[b'A', b'T', b'M', b'B', 1, 1, b'X', 9],
+        &[b'A', b'T', b'M', b'B', 2],
+        &[b'A', b'T', b'M', b'B', 2, 1, b'X', 9],
     ] {
         assert_eq!(Hello::decode(body), Err(HelloError::Frame(FrameError::Malformed)));
     }
@@ -278,7 +290,7 @@ fn secrets_in_messages_do_not_show() {
     };
     let hello = Hello {
         magic: MAGIC,
-        version: 1,
+        version: VERSION,
         terminal: "A",
         proof: Proof::Secret(Secret(b"2468")),
     };

@@ -10,10 +10,13 @@ use super::frame::{FrameError, decode};
 pub const MAGIC: [u8; 4] = *b"ATMB";
 
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The request id of a message that answers no request: the server says something of its own accord.
 pub const NOTICE_ID: u32 = 0;
+
+/// Bytes of a head of the journal's hash chain.
+pub const HEAD_BYTES: usize = 32;
 
 /// A text or key that nobody is to see in a log.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,11 +262,11 @@ pub enum ReplyBody<'a> {
     Declined {
         /// An [`super::ErrorCode`] below 100.
         code: u16,
-        /// The receipt of what was not done.
-        receipt: Receipt,
         /// The reason, in a plain sentence.
         #[serde(borrow)]
         message: &'a str,
+        /// The receipt of what was not done.
+        receipt: Receipt,
     },
     /// To `Statement`.
     Statement {
@@ -298,6 +301,11 @@ pub enum ReplyBody<'a> {
     },
     /// To `Totals`, one for each currency in which this terminal has moved cash.
     Totals(Vec<CashTotal>),
+    /// To nothing, under [`NOTICE_ID`]: the bank has something to say to whoever stands before the terminal.
+    Notice {
+        /// One line, to be shown as it is.
+        message: &'a str,
+    },
 }
 
 /// What a terminal's cash account adds up to in one currency.
@@ -322,6 +330,9 @@ pub struct Receipt {
     pub balance: i64,
     /// The account's currency.
     pub currency: [u8; 3],
+    /// The head of the journal's hash chain as of the commit that made the row durable. It stands at the end of every message that
+    /// has a receipt, since it is known only when all else has been written.
+    pub head: [u8; HEAD_BYTES],
 }
 
 /// One line of a statement: a journal row seen from the account.
@@ -331,7 +342,8 @@ pub struct StatementLine<'a> {
     pub lsn: u64,
     /// When it was decided: milliseconds since 1970-01-01 UTC.
     pub time: i64,
-    /// 1 deposit, 2 withdrawal, 3 transfer, 4 opening, 5 reversal, 6 advice, 7 fence; others may be added.
+    /// 1 deposit, 2 withdrawal, 3 transfer, 4 opening, 5 reversal, 6 advice, 7 fence, 8 interest, 9 adjustment; others may be
+    /// added.
     pub kind: u8,
     /// 0 if approved, else the [`super::ErrorCode`] of the decline.
     pub outcome: u16,

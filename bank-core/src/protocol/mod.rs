@@ -14,8 +14,8 @@ mod messages;
 pub use error_code::ErrorCode;
 pub use frame::{FrameError, decode, encode, split};
 pub use messages::{
-    CashTotal, Greeting, Hello, HelloError, MAGIC, NOTICE_ID, Proof, Receipt, Reply, ReplyBody, Request,
-    RequestBody, Secret, StatementLine, VERSION,
+    CashTotal, Greeting, HEAD_BYTES, Hello, HelloError, MAGIC, NOTICE_ID, Proof, Receipt, Reply, ReplyBody,
+    Request, RequestBody, Secret, StatementLine, VERSION,
 };
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::process::Command;
 use atm_server::config::default_workers;
 use bank_core::limits::{FRAME_HEADER_BYTES, MAX_REQUEST_BYTES, READ_BUFFER_BYTES};
 use bank_core::protocol::{
-    Greeting, Receipt, Reply, ReplyBody, Request, RequestBody, VERSION, encode, split,
+    Greeting, HEAD_BYTES, Receipt, Reply, ReplyBody, Request, RequestBody, VERSION, encode, split,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -73,6 +73,7 @@ impl Replies {
             amount: 100,
             balance: 123_456,
             currency: *b"USD",
+            head: [7; HEAD_BYTES],
         };
         let balance = ReplyBody::Balance {
             balance: receipt.balance,
