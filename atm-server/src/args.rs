@@ -34,7 +34,7 @@ last four digits of that number, with leading zeros: card 7 has PIN 0007, card 1
     /// Serve a bank file to terminals until SIGTERM, Ctrl-C, or Enter on a terminal
     Serve(ServeArgs),
     /// Prove that the books of a bank file balance, also while it is being served
-    Verify(BankArgs),
+    Verify(VerifyArgs),
     /// Show an account's newest journal rows, also while the bank is being served
     Statement(StatementArgs),
     /// Register a terminal with a secret, without which nobody comes in under its id; the bank must not be served
@@ -80,6 +80,17 @@ pub enum PinProfileArg {
     Standard,
     /// As cheap as argon2id can be: for test banks only
     Fast,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: BankArgs,
+    /// The record on a receipt, such as 1234:9f86d081884c7d65: prove that the history up to there was not rewritten since (may be repeated)
+    #[arg(long, value_name = "RECORD")]
+    pub receipt: Vec<bank_core::chain::ReceiptHead>,
 }
 
 /// Arguments of `load`.

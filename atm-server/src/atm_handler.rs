@@ -74,7 +74,7 @@ impl AtmHandler {
             Err(End::Journal(error)) => return tracing::debug!(%error, "left a terminal unanswered"),
             Err(End::Say(code, message)) => {
                 tracing::info!(peer = %address, code = code.name(), message, "refused a terminal");
-                encode(&refusal(code, &message), &mut connection.replies);
+                encode(&refusal(code, &message), &mut connection.replies.bytes);
                 return connection.finish().await;
             }
         };
@@ -102,7 +102,7 @@ impl AtmHandler {
                         lsn: 0,
                         body,
                     },
-                    &mut connection.replies,
+                    &mut connection.replies.bytes,
                 );
                 connection.finish().await;
             }
@@ -153,7 +153,7 @@ impl AtmHandler {
             max_request_bytes: MAX_REQUEST_BYTES as u32,
             max_reply_bytes: MAX_REPLY_BYTES as u32,
         };
-        encode(&welcome, &mut connection.replies);
+        encode(&welcome, &mut connection.replies.bytes);
         Ok(terminal)
     }
 
@@ -201,7 +201,7 @@ impl AtmHandler {
                 Ok(None) => break Ok(()),
                 Ok(Some(Err(error))) | Err(error) => break Err(error.into()),
             };
-            if command.is_slow() || connection.replies.len() > WRITE_BUFFER_BYTES - MAX_REPLY_BYTES {
+            if command.is_slow() || connection.replies.bytes.len() > WRITE_BUFFER_BYTES - MAX_REPLY_BYTES {
                 self.flush(connection, newest).await?;
             }
             newest = newest.max(session.execute(id, command, &mut connection.replies).await?);
@@ -216,6 +216,15 @@ impl AtmHandler {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         self.bank.journal().durable(newest).await?;
+        while let Some(lsn) = connection.replies.seal(|lsn| self.bank.head_at_hand(lsn)) {
+            // Of a row of long ago, which was asked for again.
+            let head = self.blocking.search(move |bank| Ok(bank.head_at(lsn)?)).await;
+            let head = head.map_err(|error| {
+                tracing::error!(%error, %lsn, "a receipt could not be completed");
+                End::Gone
+            })?;
+            connection.replies.seal(|wanted| (wanted == lsn).then_some(head));
+        }
         connection.write_replies().await.map_err(|_| End::Gone)
     }
 
@@ -250,7 +259,7 @@ impl AtmHandler {
 /// Refuses a client by its first frame.
 async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: S, code: ErrorCode, message: &str) {
     let mut connection = Connection::new(stream);
-    encode(&refusal(code, message), &mut connection.replies);
+    encode(&refusal(code, message), &mut connection.replies.bytes);
     connection.finish().await;
 }
 

@@ -3,15 +3,15 @@
 use std::io;
 use std::pin::Pin;
 
-use bank_core::limits::{
-    CLOSE_LINGER, IDLE_DEADLINE, KEPT_REPLY_BYTES, READ_BUFFER_BYTES, REQUEST_DEADLINE, WRITE_DEADLINE,
-};
+use bank_core::limits::{CLOSE_LINGER, IDLE_DEADLINE, READ_BUFFER_BYTES, REQUEST_DEADLINE, WRITE_DEADLINE};
 use bank_core::protocol::{self, FrameError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroize;
+
+use crate::replies::Replies;
 
 /// A client's byte stream, as frames.
 pub(crate) struct Connection<S> {
@@ -22,7 +22,7 @@ pub(crate) struct Connection<S> {
     taken: usize,
     filled: usize,
     /// Whole frames that are to be written together.
-    pub(crate) replies: Vec<u8>,
+    pub(crate) replies: Replies,
     /// One timer for all waits. It is moved only when it goes off too early, so that a busy connection does not
     /// rearm it for every request.
     timer: Pin<Box<Sleep>>,
@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             received: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             taken: 0,
             filled: 0,
-            replies: Vec::new(),
+            replies: Replies::default(),
             timer: Box::pin(sleep_until(Instant::now() + IDLE_DEADLINE)),
             begun: None,
         }
@@ -131,11 +131,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes the gathered replies.
     pub(crate) async fn write_replies(&mut self) -> io::Result<()> {
-        if self.replies.is_empty() {
+        if self.replies.bytes.is_empty() {
             return Ok(());
         }
         let write = async {
-            self.stream.write_all(&self.replies).await?;
+            self.stream.write_all(&self.replies.bytes).await?;
             // What TLS has taken and not yet sent.
             self.stream.flush().await
         };
@@ -143,7 +143,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not take its replies"))??;
         self.replies.clear();
-        self.replies.shrink_to(KEPT_REPLY_BYTES);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ pub mod config;
 mod connection;
 mod pacing;
 mod progress;
+mod replies;
 pub mod serve;
 pub mod server;
 mod session;

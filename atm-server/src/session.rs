@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bank_core::journal::Slot;
 use bank_core::limits::MAX_STATEMENT_LINES;
-use bank_core::protocol::{CashTotal, ErrorCode, NOTICE_ID, Reply, ReplyBody, Request, RequestBody, encode};
+use bank_core::protocol::{CashTotal, ErrorCode, NOTICE_ID, Reply, ReplyBody, Request, RequestBody};
 use bank_core::{
     AccountId, Amount, Bank, CardNumber, Fate, JournalError, Login, LoginError, Lsn, Moment, Order, Pin,
     Posted, Repeat, Row, SettlingError, TerminalId, Transaction, TxnId,
 };
 
 use crate::blocking_work::{BlockingWork, NotChecked};
+use crate::replies::Replies;
 use crate::to_wire;
 
 /// A request as the session understands it: checked, and owning what it needs. PINs are zeroized when dropped.
@@ -172,20 +173,17 @@ pub(crate) struct Session {
 /// Where replies are gathered.
 struct Answer<'a> {
     id: u32,
-    out: &'a mut Vec<u8>,
+    out: &'a mut Replies,
 }
 
 impl Answer<'_> {
     /// Writes the reply, and gives the row that must be durable before it is shown.
     fn reply(self, lsn: Lsn, body: ReplyBody<'_>) -> Lsn {
-        encode(
-            &Reply {
-                id: self.id,
-                lsn: lsn.get(),
-                body,
-            },
-            self.out,
-        );
+        self.out.add(&Reply {
+            id: self.id,
+            lsn: lsn.get(),
+            body,
+        });
         lsn
     }
 
@@ -270,7 +268,7 @@ impl Session {
         &mut self,
         id: u32,
         command: Command,
-        out: &mut Vec<u8>,
+        out: &mut Replies,
     ) -> Result<Lsn, JournalError> {
         let answer = Answer { id, out };
         if let Some(blocked) = self.login.as_ref().and_then(Login::blocked) {
@@ -348,9 +346,10 @@ impl Session {
         let order = Order {
             txn_id,
             terminal: self.terminal,
+            card: self.login.as_ref().map(|login| login.card_id),
             transaction,
         };
-        match self.bank.post(slot, self.account(), &order, Moment::now()) {
+        match self.bank.post(slot, self.account(), &order, self.bank.now()) {
             Posted::Decided(row) => Ok(answer.outcome(&row)),
             Posted::Ahead => Ok(answer.error(ErrorCode::TxnIdAhead, AHEAD)),
             posted @ (Posted::Seen(_) | Posted::PerhapsSeen(_)) => {
@@ -379,10 +378,11 @@ impl Session {
         let Some(account) = self.bank.account(account) else {
             return Ok(answer.error(ErrorCode::NoSuchAccount, "There is no such account."));
         };
-        let (terminal, now) = (self.terminal, Moment::now());
+        let (terminal, now) = (self.terminal, self.bank.now());
         let order = Order {
             txn_id,
             terminal,
+            card: None,
             transaction: match how {
                 Settling::Resolve | Settling::Reverse => Transaction::GiveUp,
                 Settling::Advise(amount) => Transaction::Advice { amount },

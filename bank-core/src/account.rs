@@ -1,6 +1,7 @@
 //! An account: plain state, and the one way in which it changes.
 
 use crate::ids::{AccountId, Lsn, TxnId};
+use crate::interest::Period;
 use crate::money::{Currency, Money};
 use crate::recent_ids::RecentIds;
 use crate::time::{BusinessDate, Moment, Timestamp};
@@ -14,6 +15,27 @@ pub enum AccountStatus {
     Frozen,
     /// Nothing any more.
     Closed,
+}
+
+impl AccountStatus {
+    /// Every status.
+    pub const ALL: [AccountStatus; 3] = [AccountStatus::Open, AccountStatus::Frozen, AccountStatus::Closed];
+
+    /// The name that people and the bank file know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AccountStatus::Open => "open",
+            AccountStatus::Frozen => "frozen",
+            AccountStatus::Closed => "closed",
+        }
+    }
+
+    /// The status with that name.
+    pub fn from_name(name: &str) -> Option<AccountStatus> {
+        AccountStatus::ALL
+            .into_iter()
+            .find(|status| status.name() == name)
+    }
 }
 
 /// A customer's account. It knows no lock: a [`crate::SharedCell`] around it does.
@@ -39,6 +61,8 @@ pub struct Account {
     pub last_time: Timestamp,
     /// The newest row that changed or declined to change the account: what a reader of it depends on.
     pub last_lsn: Lsn,
+    /// The newest month for which interest was posted.
+    pub interest_period: Option<Period>,
     /// The ids of the newest transactions that name this account first.
     pub recent_ids: RecentIds,
 }
@@ -57,6 +81,7 @@ impl Account {
             business_date: BusinessDate::default(),
             last_time: Timestamp::default(),
             last_lsn: Lsn::ZERO,
+            interest_period: None,
             recent_ids: RecentIds::default(),
         }
     }
@@ -77,6 +102,7 @@ impl Account {
         if let Some(id) = change.txn_id {
             self.recent_ids.keep(id, change.lsn);
         }
+        self.interest_period = self.interest_period.max(change.interest);
         self.withdrawn = change.withdrawn_after(self.business_date, self.withdrawn);
         self.business_date = change.moment.date;
         self.balance = change.balance;
@@ -98,6 +124,8 @@ pub struct AccountChange {
     pub withdrawn: Money,
     /// The greatest transaction id that has its outcome in one of the rows.
     pub txn_id: Option<TxnId>,
+    /// The newest month for which the rows posted interest.
+    pub interest: Option<Period>,
 }
 
 impl AccountChange {
@@ -106,6 +134,7 @@ impl AccountChange {
         AccountChange {
             withdrawn: newer.withdrawn_after(self.moment.date, self.withdrawn),
             txn_id: newer.txn_id.max(self.txn_id),
+            interest: newer.interest.max(self.interest),
             ..newer
         }
     }
@@ -134,6 +163,7 @@ mod tests {
             balance: Money::from_minor(balance),
             withdrawn: Money::from_minor(withdrawn),
             txn_id: None,
+            interest: Period::from_number(202_600 + lsn as u32).ok(),
         }
     }
 

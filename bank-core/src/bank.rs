@@ -11,23 +11,29 @@ use crate::bank_file::{
 };
 use crate::card::{Card, CardState, CardStatus};
 use crate::cards::{CardCell, Cards, LiveCard, PinHash};
+use crate::chain::Head;
 use crate::durable::JournalError;
-use crate::ids::{AccountId, CardNumber, TerminalId, TxnId};
+use crate::ids::{AccountId, CardId, CardNumber, Lsn, TerminalId, TxnId};
 use crate::journal::{Journal, Slot, Update, UpdateNumber};
 use crate::ledger::{AccountHandle, Balance, Ledger, Posted, Searched};
 use crate::limits::MAX_TERMINALS;
 use crate::pin::{Peppers, Pin, PinError, PinProfile, PinThreads};
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU16, Ordering};
 use crate::terminal::{SecretHash, Terminal};
-use crate::time::{Moment, Timestamp};
+use crate::time::{CutOver, Moment, Timestamp};
 use crate::transaction::Order;
 
 /// What lets a terminal in.
 #[derive(Clone, Copy)]
-struct KnownTerminal {
-    secret_hash: Option<SecretHash>,
+pub(crate) struct KnownTerminal {
+    pub(crate) secret_hash: Option<SecretHash>,
+    /// Since when it is to come in no more.
+    pub(crate) retired: Option<Timestamp>,
+    /// When it was first seen.
+    pub(crate) since: Timestamp,
     /// What registered it since the bank was opened.
-    registered: UpdateNumber,
+    pub(crate) registered: UpdateNumber,
 }
 
 /// An open bank. All its methods take `&self`, and any number of threads may call them at once.
@@ -38,13 +44,18 @@ pub struct Bank {
     pub(crate) ledger: Ledger,
     /// The bank's own accounts.
     pub(crate) books: Arc<Mutex<Books>>,
-    cards: Cards,
-    terminals: Mutex<HashMap<TerminalId, KnownTerminal>>,
+    pub(crate) cards: Cards,
+    /// The greatest number of a card. It is locked for as long as an operator's command takes, of which there is one at a time;
+    /// no customer ever waits for it.
+    pub(crate) operating: Mutex<Option<CardId>>,
+    /// Minutes after midnight at which the next business date begins.
+    pub(crate) cut_over: AtomicU16,
+    pub(crate) terminals: Mutex<HashMap<TerminalId, KnownTerminal>>,
     pub(crate) readers: Readers,
     /// The originals that a terminal is settling: one request at a time for each.
     pub(crate) settling: DashSet<(AccountId, TxnId)>,
     peppers: Peppers,
-    pin_threads: PinThreads,
+    pub(crate) pin_threads: PinThreads,
     /// What new PINs' hashes cost.
     pin_profile: PinProfile,
     /// The hash of some PIN, compared with where a card's is not to be compared with.
@@ -60,6 +71,8 @@ pub struct Bank {
 pub struct Login {
     /// The card.
     pub card: CardNumber,
+    /// Its number in the bank file.
+    pub card_id: CardId,
     /// Whom it was issued to.
     pub holder: String,
     /// The account that it opens.
@@ -76,28 +89,6 @@ impl Login {
             .read(|live| live.as_ref().and_then(|live| live.blocked))
             .filter(|&blocked| blocked > self.accepted)
     }
-}
-
-/// What unblocking a card found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unblocked {
-    /// There is no such card.
-    NoSuchCard,
-    /// It was blocked, and is not any more.
-    WasBlocked,
-    /// It was not blocked. If wrong PINs had been counted, they are forgotten.
-    WasNotBlocked,
-}
-
-/// Why a card was not unblocked.
-#[derive(Debug, thiserror::Error)]
-pub enum UnblockError {
-    /// The journal has ended, so nothing may be changed.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The bank file could not be read.
-    #[error(transparent)]
-    BankFile(#[from] BankFileError),
 }
 
 /// Why somebody is not logged in, or a PIN not changed.
@@ -184,20 +175,26 @@ impl Bank {
             .map(|terminal| {
                 let known = KnownTerminal {
                     secret_hash: terminal.secret_hash,
+                    retired: terminal.retired,
+                    since: terminal.registered,
                     registered: UpdateNumber::default(),
                 };
                 (terminal.id, known)
             })
             .collect();
-        let (last_lsn, pin_profile) = (opened.last_lsn, opened.pin_profile);
+        let (last_lsn, last_action) = (opened.last_lsn, opened.chain.last_action);
+        let (last_card, cut_over, closed) = (opened.last_card, opened.cut_over, opened.closed_through);
+        let pin_profile = opened.pin_profile;
         let decoy = decoy(&peppers, pin_profile)?;
         let readers = Readers::new(&opened.path);
         let (writer, lock) = BankFileWriter::new(opened, policy)?;
         let books = writer.books();
         Ok(Bank {
-            ledger: Ledger::new(accounts, Journal::start(writer, last_lsn)),
+            ledger: Ledger::new(accounts, Journal::start(writer, last_lsn, last_action), closed),
             books,
             cards: Cards::default(),
+            operating: Mutex::new(last_card),
+            cut_over: AtomicU16::new(cut_over.minutes()),
             terminals: Mutex::new(terminals),
             readers,
             settling: DashSet::new(),
@@ -234,12 +231,14 @@ impl Bank {
         let peppers = Peppers::read_or_create(&path.with_extension("pepper")).unwrap();
         let decoy = decoy(&peppers, PinProfile::Fast).unwrap();
         Bank {
-            ledger: Ledger::new(accounts, Journal::start(store, crate::Lsn::ZERO)),
+            ledger: Ledger::new(accounts, Journal::start(store, crate::Lsn::ZERO, None), None),
             books: Arc::new(Mutex::new(Books {
                 lsn: crate::Lsn::ZERO,
                 totals: Default::default(),
             })),
             cards: Cards::default(),
+            operating: Mutex::new(None),
+            cut_over: AtomicU16::new(0),
             terminals: Mutex::default(),
             settling: DashSet::new(),
             readers: Readers::new(path),
@@ -255,6 +254,31 @@ impl Bank {
     /// The journal: for slots, and for waiting until what it holds is durable.
     pub fn journal(&self) -> &Journal {
         self.ledger.journal()
+    }
+
+    /// The present, with the business date that it falls on by the bank's cut-over.
+    pub fn now(&self) -> Moment {
+        self.cut_over().moment_at(Moment::now().time)
+    }
+
+    /// When the next business date begins.
+    pub fn cut_over(&self) -> CutOver {
+        CutOver::from_minutes(self.cut_over.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
+    /// The head of the hash chain as of the commit that a durable row is in, if it is at hand.
+    pub fn head_at_hand(&self, lsn: Lsn) -> Option<Head> {
+        self.journal().head_at(lsn)
+    }
+
+    /// The same, read from the bank file: it blocks.
+    ///
+    /// # Errors
+    /// [`BankFileError`], also if no commit has the row.
+    pub fn head_at(&self, lsn: Lsn) -> Result<Head, BankFileError> {
+        self.readers
+            .head_at(lsn)?
+            .ok_or_else(|| BankFileError::damaged(format!("no commit has journal row {lsn}")))
     }
 
     /// How many accounts there are.
@@ -299,6 +323,7 @@ impl Bank {
         })?;
         Ok(Login {
             card: card.number,
+            card_id: card.id,
             holder: card.holder,
             account,
             cell,
@@ -344,36 +369,6 @@ impl Bank {
             .update_durable(update.ok_or(LoginError::Refused)?)
             .wait()?;
         Ok(())
-    }
-
-    /// Makes a card active with no tries counted, for an operator: nothing else unblocks a card. It blocks until that is
-    /// durable. Sessions that the block has ended stay ended.
-    ///
-    /// Tries that are being judged at this moment were counted before, and stay so: each was one of three then, and
-    /// is one of three now.
-    ///
-    /// # Errors
-    /// [`UnblockError`]: then the card may or may not have been unblocked.
-    pub fn unblock_card(&self, number: &CardNumber) -> Result<Unblocked, UnblockError> {
-        let slot = self.journal().reserve_blocking()?;
-        let cell = self.cards.cell(number);
-        let Some(card) = self.readers.card(number)? else {
-            return Ok(Unblocked::NoSuchCard);
-        };
-        let (was_blocked, update) = cell.write(|live| {
-            let live = live.get_or_insert(LiveCard::new(card.state));
-            let was_blocked = live.state.is_blocked_without(live.pending);
-            live.state = CardState::unblocked(live.pending);
-            let update = card_update(number, live.state, &cell);
-            (was_blocked, self.journal().append_update(slot, update))
-        });
-        self.journal().update_durable(update).wait()?;
-        tracing::info!(account = %card.account, was_blocked, "an operator unblocked a card");
-        Ok(if was_blocked {
-            Unblocked::WasBlocked
-        } else {
-            Unblocked::WasNotBlocked
-        })
     }
 
     /// One path for every card. Whether it is unknown, blocked, or its PIN wrong makes no difference to what is waited for,
@@ -515,7 +510,7 @@ impl Bank {
     }
 
     /// A PIN's hash as it is made today. It keeps a core busy, so it is for the PIN threads.
-    fn hash(&self, pin: &Pin) -> Result<Arc<PinHash>, PinError> {
+    pub(crate) fn hash(&self, pin: &Pin) -> Result<Arc<PinHash>, PinError> {
         Ok(Arc::new(PinHash {
             hash: self.peppers.hash(pin, self.pin_profile)?,
             pepper_id: self.peppers.newest(),
@@ -567,6 +562,9 @@ impl Bank {
         // waited for meanwhile: the update has its slot.
         let mut terminals = self.terminals.lock();
         let known = terminals.get(&id).copied();
+        if known.is_some_and(|known| known.retired.is_some()) {
+            return Err(TerminalError::Refused);
+        }
         let secret_hash = match (known, proof) {
             (Some(known), TerminalProof::Certificate) if known.secret_hash == Some(SecretHash::OF_NONE) => {
                 return Ok(known.registered);
@@ -588,10 +586,13 @@ impl Bank {
             id,
             registered: now,
             secret_hash,
+            retired: None,
         };
         let registered = self.journal().append_update(slot, Update::Terminal(terminal));
         let known = KnownTerminal {
             secret_hash,
+            retired: None,
+            since: known.map_or(now, |known| known.since),
             registered,
         };
         terminals.insert(id, known);
@@ -666,7 +667,7 @@ fn count_try(live: &mut LiveCard, card: &Card) -> Option<CountedTry> {
     })
 }
 
-fn card_update(number: &CardNumber, state: CardState, cell: &Arc<CardCell>) -> Update {
+pub(crate) fn card_update(number: &CardNumber, state: CardState, cell: &Arc<CardCell>) -> Update {
     Update::Card {
         number: number.clone(),
         state,
@@ -679,8 +680,9 @@ mod tests {
     use super::*;
     use crate::account::Account;
     use crate::bank_file;
+    use crate::operations::{OperationError, Unblocked};
     use crate::row::Outcome;
-    use crate::test_bank::{Site, account, amount, deposit, moment, order, post_at, post_order};
+    use crate::test_bank::{Site, account, amount, deposit, instruction, moment, order, post_at, post_order};
     use crate::time::BusinessDate;
     use crate::transaction::{Decline, Transaction};
 
@@ -1100,8 +1102,11 @@ mod tests {
             }
             assert!(bank.login(&card("1"), &pin("0001")).is_err());
         };
-        let unblock = |bank: &Bank, number: &str| bank.unblock_card(&card(number)).unwrap();
-        assert_eq!(unblock(&bank, "nobody"), Unblocked::NoSuchCard);
+        let unblock = |bank: &Bank, number: &str| bank.unblock_card(&instruction(), &card(number)).unwrap().0;
+        assert!(matches!(
+            bank.unblock_card(&instruction(), &card("nobody")),
+            Err(OperationError::NoSuchCard(_))
+        ));
         assert_eq!(unblock(&bank, "1"), Unblocked::WasNotBlocked);
 
         let first = bank.login(&card("1"), &pin("0001")).unwrap();
@@ -1141,7 +1146,9 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| (0..25).for_each(|_| assert!(bank.login(&card("1"), &pin("9999")).is_err())));
             }
-            scope.spawn(|| (0..UNBLOCKED).for_each(|_| _ = bank.unblock_card(&card("1")).unwrap()));
+            scope.spawn(|| {
+                (0..UNBLOCKED).for_each(|_| _ = bank.unblock_card(&instruction(), &card("1")).unwrap());
+            });
         });
         let looked_at = GUESSES - site.query("SELECT stray_logins FROM bank");
         assert!(
@@ -1155,7 +1162,8 @@ mod tests {
         for _ in tries..3 {
             assert!(bank.login(&card("1"), &pin("9999")).is_err());
         }
-        assert_eq!(bank.unblock_card(&card("1")).unwrap(), Unblocked::WasBlocked);
+        let (found, _) = bank.unblock_card(&instruction(), &card("1")).unwrap();
+        assert_eq!(found, Unblocked::WasBlocked);
         bank.login(&card("1"), &pin("0001")).unwrap();
     }
 

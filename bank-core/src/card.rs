@@ -1,6 +1,6 @@
 //! A card, and how its PIN tries are counted.
 
-use crate::ids::{AccountId, CardNumber};
+use crate::ids::{AccountId, CardId, CardNumber};
 use crate::limits::MAX_PIN_TRIES;
 
 /// Whether a card may be used.
@@ -15,6 +15,8 @@ pub enum CardStatus {
 /// What the bank file knows of a card. The PIN's hash is a secret's shadow and stays out of `Debug`.
 #[derive(Clone)]
 pub struct Card {
+    /// Its number in the bank file.
+    pub id: CardId,
     /// Its number.
     pub number: CardNumber,
     /// Whom it was issued to.

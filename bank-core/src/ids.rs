@@ -1,6 +1,7 @@
 //! The names of things: accounts, cards, terminals, transactions, and places in the journal.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use crate::limits::{MAX_CARD_BYTES, MAX_TERMINAL_ID_BYTES};
@@ -245,6 +246,52 @@ impl fmt::Display for Lsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+macro_rules! serial_numbers {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub struct $name(NonZeroU64);
+
+            impl $name {
+                /// Number 1.
+                pub const FIRST: $name = $name(NonZeroU64::MIN);
+
+                /// The one with that number, unless that is 0.
+                pub const fn new(number: u64) -> Option<$name> {
+                    match NonZeroU64::new(number) {
+                        Some(number) => Some($name(number)),
+                        None => None,
+                    }
+                }
+
+                /// The number.
+                pub const fn get(self) -> u64 {
+                    self.0.get()
+                }
+
+                /// The one that follows `last`, or the first.
+                pub fn after(last: Option<$name>) -> $name {
+                    last.map_or($name::FIRST, |last| $name(last.0.saturating_add(1)))
+                }
+            }
+
+            impl fmt::Display for $name {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    self.0.fmt(f)
+                }
+            }
+        )*
+    };
+}
+
+serial_numbers! {
+    /// A card's number in the bank file: 1, 2, 3 …, by which journal rows name it.
+    CardId;
+    /// The number of an operator's action: 1, 2, 3 …
+    ActionId;
 }
 
 /// The instant in a UUIDv7, by its author's clock.

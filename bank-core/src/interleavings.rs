@@ -28,9 +28,9 @@ use crate::sync::Mutex;
 use crate::sync::thread::{self, JoinHandle};
 use crate::transaction::{Order, Transaction};
 use crate::{
-    Account, AccountId, Amount, Bank, CardNumber, Currency, JournalError, Login, LoginError, Lsn, Moment,
-    Money, Peppers, Pin, PinProfile, Posted, Registration, Row, TerminalId, TerminalProof, Timestamp, TxnId,
-    Unblocked,
+    Account, AccountId, Amount, Bank, CardNumber, Currency, Head, Instruction, JournalError, Login,
+    LoginError, Lsn, Moment, Money, Peppers, Pin, PinProfile, Posted, Registration, Row, TerminalId,
+    TerminalProof, Timestamp, TxnId, Unblocked,
 };
 
 /// Runs `test` in many orders of its threads, giving it a path for the few files that a bank cannot do without.
@@ -81,7 +81,7 @@ struct MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn commit(&mut self, batch: &Batch) -> Result<(), BankFileError> {
+    fn commit(&mut self, batch: &Batch) -> Result<Option<Head>, BankFileError> {
         let mut disk = self.disk.lock();
         assert!(
             !disk.failed && !disk.closed,
@@ -106,9 +106,10 @@ impl Store for MemoryStore {
                 Update::RefusedLogin => disk.refused_logins += 1,
                 Update::StrayLogin => disk.stray_logins += 1,
                 Update::Pin { pin, .. } => disk.pin = Some(Arc::clone(pin)),
+                _ => panic!("nothing here changes anything else"),
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn maintain(&mut self) -> Result<bool, BankFileError> {
@@ -169,6 +170,7 @@ impl Site {
         Order {
             txn_id: txn_id(self.ids.fetch_add(1, Ordering::Relaxed)),
             terminal: "ATM-1".parse().unwrap(),
+            card: None,
             transaction,
         }
     }
@@ -260,7 +262,8 @@ impl Site {
     }
 
     fn unblock(&self) -> Unblocked {
-        self.bank.unblock_card(&card()).unwrap()
+        let instruction = Instruction::new("op".into(), None, TxnId::generate()).unwrap();
+        self.bank.unblock_card(&instruction, &card()).unwrap().0
     }
 
     /// Follows each account through the rows on the disk, and gives the accounts as they then are.

@@ -5,31 +5,37 @@
 //! and commits it as one SQLite transaction with one fsync. So one client pays for one fsync and a
 //! hundred clients share one, without a timer.
 //!
-//! Besides rows, updates of cards and terminals travel in the same commits; they have no Lsn.
+//! Besides rows, updates of cards and terminals and operators' actions travel in the same commits; they have no Lsn.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use async_lock::{Semaphore, SemaphoreGuardArc};
 
-use crate::bank_file::BankFileError;
+use crate::account::{Account, AccountStatus};
+use crate::action::Action;
+use crate::bank_file::{BankFileError, ClosingWithTotals, NewCard};
 use crate::card::CardState;
 use crate::cards::{CardCell, PinHash};
+use crate::chain::Head;
 use crate::durable::{Durable, DurableMark, JournalError, block_on};
-use crate::ids::{CardNumber, Lsn};
-use crate::limits::JOURNAL_QUEUE_ENTRIES;
+use crate::ids::{AccountId, ActionId, CardId, CardNumber, Lsn};
+use crate::limits::{JOURNAL_QUEUE_ENTRIES, RECENT_HEADS};
+use crate::money::Money;
 use crate::row::Row;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex};
 use crate::terminal::Terminal;
+use crate::time::CutOver;
 
 /// Where the journal's groups go. The bank file is one; tests have others, which fail or wait on demand.
 pub(crate) trait Store: Send + 'static {
-    /// Makes the batch durable, whole or not at all.
+    /// Makes the batch durable, whole or not at all, and gives the head of the hash chain, if the batch has extended it.
     ///
     /// # Errors
     /// Whatever the disk says. The journal is poisoned by it and calls nothing of the store again.
-    fn commit(&mut self, batch: &Batch) -> Result<(), BankFileError>;
+    fn commit(&mut self, batch: &Batch) -> Result<Option<Head>, BankFileError>;
 
     /// What must be done between commits. Gives true while the store has work that goes on a step with each commit:
     /// then it is given empty batches when nothing is appended.
@@ -48,6 +54,8 @@ pub(crate) trait Store: Send + 'static {
 /// Entries that become durable together.
 #[derive(Default)]
 pub(crate) struct Batch {
+    /// What operators did, dense in number.
+    pub(crate) actions: Vec<Action>,
     /// Journal rows, dense in Lsn.
     pub(crate) rows: Vec<Row>,
     /// Other changes to the bank file, in the order in which they were made.
@@ -56,10 +64,11 @@ pub(crate) struct Batch {
 
 impl Batch {
     fn len(&self) -> usize {
-        self.rows.len() + self.updates.len()
+        self.actions.len() + self.rows.len() + self.updates.len()
     }
 
     fn clear(&mut self) {
+        self.actions.clear();
         self.rows.clear();
         self.updates.clear();
     }
@@ -90,8 +99,47 @@ pub(crate) enum Update {
     RefusedLogin,
     /// A login with a card that is unknown or blocked: what is written in the place of the card's counted try.
     StrayLogin,
-    /// A terminal seen for the first time, or with a certificate for the first time.
+    /// A terminal seen for the first time, or with a certificate for the first time, or given a secret, or retired by an operator.
     Terminal(Terminal),
+    /// An account's status or limits.
+    Account(AccountTerms),
+    /// A new account, before its opening, which is appended together with it and applied to it then.
+    NewAccount(Box<Account>),
+    /// A new card.
+    NewCard {
+        /// Its number in the bank file.
+        id: CardId,
+        /// What it is.
+        card: Box<NewCard>,
+    },
+    /// When the next business date begins.
+    CutOver(CutOver),
+    /// A business date is closed.
+    Closing(ClosingWithTotals),
+}
+
+/// What an operator sets of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AccountTerms {
+    pub(crate) account: AccountId,
+    pub(crate) status: AccountStatus,
+    pub(crate) overdraft_limit: Money,
+    pub(crate) daily_limit: Option<Money>,
+}
+
+/// What an operator's command makes durable, all of it or nothing.
+pub(crate) struct Ordered {
+    /// The command's entry; it gets its number when it is appended.
+    pub(crate) action: Action,
+    /// What it posts.
+    pub(crate) row: Option<Row>,
+    /// What else it changes.
+    pub(crate) updates: Vec<Update>,
+}
+
+impl Ordered {
+    /// How many places it takes in the queue at most: an action, a row, and two updates.
+    pub(crate) const SLOTS: usize = 4;
 }
 
 /// The place of an update of a card or terminal among all updates since the bank was opened. The default is before the
@@ -116,31 +164,43 @@ struct Shared {
     arrived: Condvar,
     rows: Arc<DurableMark>,
     updates: Arc<DurableMark>,
+    /// The newest commits that had rows.
+    heads: Mutex<VecDeque<CommitHead>>,
     /// Set with the queue locked, so that the thread, which waits on the queue, does not overlook it.
     closing: AtomicBool,
     /// Why the thread ended, once it did.
     end: OnceLock<JournalError>,
 }
 
+/// A commit that had rows.
+struct CommitHead {
+    first: Lsn,
+    last: Lsn,
+    head: Head,
+}
+
 struct Queue {
     batch: Batch,
     last_lsn: Lsn,
+    last_action: Option<ActionId>,
     last_update: u64,
 }
 
 impl Journal {
-    /// Starts the journal's thread on a store whose newest row is `last_lsn`.
-    pub(crate) fn start(store: impl Store, last_lsn: Lsn) -> Journal {
+    /// Starts the journal's thread on a store whose newest row and action are these.
+    pub(crate) fn start(store: impl Store, last_lsn: Lsn, last_action: Option<ActionId>) -> Journal {
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(JOURNAL_QUEUE_ENTRIES)),
             queue: Mutex::new(Queue {
                 batch: Batch::default(),
                 last_lsn,
+                last_action,
                 last_update: 0,
             }),
             arrived: Condvar::new(),
             rows: DurableMark::new(last_lsn.get()),
             updates: DurableMark::new(0),
+            heads: Mutex::default(),
             closing: AtomicBool::new(false),
             end: OnceLock::new(),
         });
@@ -204,6 +264,62 @@ impl Journal {
             queue.batch.updates.push(update);
             UpdateNumber(queue.last_update)
         })
+    }
+
+    /// Reserves all places that an operator's command may take.
+    ///
+    /// # Errors
+    /// If the journal has ended.
+    pub(crate) fn reserve_for_order(&self) -> Result<Vec<Slot>, JournalError> {
+        (0..Ordered::SLOTS).map(|_| self.reserve_blocking()).collect()
+    }
+
+    /// Appends what an operator's command makes durable, all of it to the same commit, and gives it as it is then, with the place of the
+    /// last of it.
+    pub(crate) fn append_order(
+        &self,
+        mut slots: Vec<Slot>,
+        mut ordered: Ordered,
+    ) -> (Action, Option<Row>, UpdateNumber) {
+        let spare = slots.split_off(1 + usize::from(ordered.row.is_some()) + ordered.updates.len());
+        let Some(last) = slots.pop() else {
+            unreachable!("an order has at least its action")
+        };
+        slots.into_iter().for_each(|slot| slot.0.forget());
+        drop(spare);
+        self.push(last, |queue| {
+            let id = ActionId::after(queue.last_action);
+            queue.last_action = Some(id);
+            ordered.action.id = id;
+            if let Some(row) = &mut ordered.row {
+                row.lsn = queue.last_lsn.next();
+                row.action = Some(id);
+                queue.last_lsn = row.lsn;
+                ordered.action.lsn = Some(row.lsn);
+                for update in &mut ordered.updates {
+                    if let Update::NewAccount(account) = update {
+                        account.apply(&row.account_change());
+                    }
+                }
+                queue.batch.rows.push(*row);
+            }
+            queue.last_update += 1 + ordered.updates.len() as u64;
+            queue.batch.actions.push(ordered.action.clone());
+            queue.batch.updates.append(&mut ordered.updates);
+            (ordered.action, ordered.row, UpdateNumber(queue.last_update))
+        })
+    }
+
+    /// The head as of the commit that a durable row is in, if that is not too long ago to be kept here.
+    pub(crate) fn head_at(&self, lsn: Lsn) -> Option<Head> {
+        let heads = self.shared.heads.lock();
+        let commit = heads.get(heads.partition_point(|commit| commit.last < lsn))?;
+        (commit.first <= lsn).then_some(commit.head)
+    }
+
+    /// The newest row that was appended, durable or not.
+    pub fn last_lsn(&self) -> Lsn {
+        self.shared.queue.lock().last_lsn
     }
 
     /// Spends a slot on one entry, and wakes the thread if it may be waiting for one.
@@ -282,6 +398,14 @@ impl Shared {
         self.slots.add_permits(JOURNAL_QUEUE_ENTRIES);
     }
 
+    fn keep_head(&self, first: Lsn, last: Lsn, head: Head) {
+        let mut heads = self.heads.lock();
+        if heads.len() == RECENT_HEADS {
+            heads.pop_front();
+        }
+        heads.push_back(CommitHead { first, last, head });
+    }
+
     fn stop_taking(&self) {
         let queue = self.queue.lock();
         self.closing.store(true, Ordering::Release);
@@ -316,13 +440,17 @@ impl<S: Store> Writer<S> {
         let mut busy = false;
         while self.take(busy) {
             if busy || self.batch.len() > 0 {
-                self.store.commit(&self.batch)?;
-                if let Some(row) = self.batch.rows.last() {
-                    self.shared.rows.advance(row.lsn.get());
+                let head = self.store.commit(&self.batch)?;
+                if let (Some(first), Some(last)) = (self.batch.rows.first(), self.batch.rows.last()) {
+                    if let Some(head) = head {
+                        self.shared.keep_head(first.lsn, last.lsn, head);
+                    }
+                    self.shared.rows.advance(last.lsn.get());
                 }
+                let updates = self.batch.updates.len() + self.batch.actions.len();
                 self.shared
                     .updates
-                    .advance(self.shared.updates.get() + self.batch.updates.len() as u64);
+                    .advance(self.shared.updates.get() + updates as u64);
                 self.batch.clear();
             }
             busy = self.store.maintain()?;
@@ -377,11 +505,12 @@ mod tests {
     }
 
     impl Store for Gated {
-        fn commit(&mut self, batch: &Batch) -> Result<(), BankFileError> {
+        fn commit(&mut self, batch: &Batch) -> Result<Option<Head>, BankFileError> {
             self.batches
                 .send(batch.rows.iter().map(|row| row.lsn.get()).collect())
                 .unwrap();
-            self.answers.recv().unwrap()
+            let answer: Result<(), BankFileError> = self.answers.recv().unwrap();
+            answer.map(|()| batch.rows.last().map(|row| Head([row.lsn.get() as u8; 32])))
         }
 
         fn maintain(&mut self) -> Result<bool, BankFileError> {
@@ -408,7 +537,7 @@ mod tests {
             answers: answers_out,
         };
         Bench {
-            journal: Journal::start(store, Lsn::new(10)),
+            journal: Journal::start(store, Lsn::new(10), None),
             batches,
             answers,
         }
@@ -436,6 +565,9 @@ mod tests {
             prev_lsn: Lsn::ZERO,
             contra_side: None,
             original: None,
+            card: None,
+            action: None,
+            period: None,
             currency: Currency::USD,
         }
     }
@@ -457,6 +589,7 @@ mod tests {
             10,
             "nothing is durable before its commit has returned"
         );
+        assert_eq!(bench.journal.head_at(Lsn::new(11)), None, "nor has it a head");
         bench.answers.send(Ok(())).unwrap();
         assert_eq!(bench.batches.recv().unwrap(), [12, 13, 14, 15, 16]);
         assert_eq!(bench.journal.durable_lsn().get(), 11);

@@ -11,17 +11,18 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 use crate::account::Account;
+use crate::action::Action;
 use crate::ids::{AccountId, Lsn, TxnId};
-use crate::journal::{Journal, Slot};
+use crate::journal::{Journal, Ordered, Slot, UpdateNumber};
 use crate::limits::{ALL_RECENT_IDS, MAX_ID_AHEAD, RECENT_IDS_AGE, RECENT_IDS_SWEEP};
 use crate::money::{Currency, Money};
 use crate::recent_ids::Seen;
 use crate::row::{Contra, Row};
 use crate::shared_cell::SharedCell;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::time::{Moment, Timestamp};
-use crate::transaction::{Order, Payee, Transaction, decide, reverse};
+use crate::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use crate::time::{BusinessDate, Moment, Timestamp};
+use crate::transaction::{NotPosted, Order, Payee, Posting, Transaction, decide, reverse};
 
 /// All accounts, each in a cell of its own. Their numbers are the bank's, so nobody can choose them such that they hash alike, and
 /// a quick hash will do.
@@ -101,10 +102,12 @@ pub(crate) struct Ledger {
     kept_ids: AtomicUsize,
     /// The accounts that keep some, each once, with the instant from which it is worth while to look for old ones.
     keepers: Mutex<VecDeque<(AccountId, Timestamp)>>,
+    /// Days since 1970 of the first business date that is not closed. It is read under an account's lock alone.
+    first_open_date: AtomicI32,
 }
 
 impl Ledger {
-    pub(crate) fn new(accounts: Accounts, journal: Journal) -> Ledger {
+    pub(crate) fn new(accounts: Accounts, journal: Journal, closed_through: Option<BusinessDate>) -> Ledger {
         let mut keepers = VecDeque::new();
         let mut kept_ids = 0;
         for account in &accounts {
@@ -120,6 +123,7 @@ impl Ledger {
             journal,
             kept_ids: AtomicUsize::new(kept_ids),
             keepers: Mutex::new(keepers),
+            first_open_date: AtomicI32::new(closed_through.map_or(i32::MIN, |date| date.next().days())),
         }
     }
 
@@ -135,6 +139,91 @@ impl Ledger {
         // The clone outlives the map's guard, which is gone with this statement.
         let cell = Arc::clone(&*self.accounts.get(&id)?);
         Some(AccountHandle { id, cell })
+    }
+
+    /// The numbers of all accounts, in order.
+    pub(crate) fn account_ids(&self) -> Vec<AccountId> {
+        let mut ids: Vec<_> = self.accounts.iter().map(|account| *account.key()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The moment, on a date that is not closed. An account must be locked: see [`Ledger::close_through`].
+    fn on_open_date(&self, now: Moment) -> Moment {
+        let first_open = BusinessDate::from_days(self.first_open_date.load(Ordering::Relaxed));
+        now.not_before(now.time, first_open)
+    }
+
+    /// Sees to it that no row gets this date any more, or one before it. When it returns, all rows of these dates have been
+    /// appended.
+    pub(crate) fn close_through(&self, date: BusinessDate) {
+        self.first_open_date
+            .fetch_max(date.next().days(), Ordering::Relaxed);
+        // Whoever decided by the date so far had an account locked. Once each was locked after him, he has appended his row, and
+        // whoever locks one after us finds the new date: the lock puts the two in order.
+        for id in self.account_ids() {
+            if let Some(account) = self.account(id) {
+                account.cell.write(|_| ());
+            }
+        }
+    }
+
+    /// Posts what the bank itself posts, by an action that is in the journal already.
+    pub(crate) fn post_by_action(
+        &self,
+        slot: Slot,
+        account: &AccountHandle,
+        posting: &Posting,
+        action: crate::ActionId,
+        now: Moment,
+    ) -> Result<Row, NotPosted> {
+        account.cell.write(|account| {
+            let row = posting.row(account, Some(action), self.on_open_date(now))?;
+            Ok(self.carry_out(slot, row, account, None))
+        })
+    }
+
+    /// Does what an operator orders of one account: `decide` looks at it and says what becomes durable, and how the account
+    /// changes apart from the row.
+    pub(crate) fn order<E>(
+        &self,
+        slots: Vec<Slot>,
+        account: &AccountHandle,
+        now: Moment,
+        decide: impl FnOnce(&mut Account, Moment) -> Result<Ordered, E>,
+    ) -> Result<(Action, Option<Row>, UpdateNumber), E> {
+        account.cell.write(|account| {
+            let mut after = account.clone();
+            let ordered = decide(&mut after, self.on_open_date(now))?;
+            let (action, row, number) = self.journal.append_order(slots, ordered);
+            if let Some(row) = &row {
+                after.apply(&row.account_change());
+            }
+            *account = after;
+            Ok((action, row, number))
+        })
+    }
+
+    /// Opens an account, unless there is one with its number: `order` says what becomes durable.
+    pub(crate) fn open_account(
+        &self,
+        slots: Vec<Slot>,
+        mut account: Account,
+        now: Moment,
+        order: impl FnOnce(&Account, Moment) -> Ordered,
+    ) -> Option<(Action, Option<Row>, UpdateNumber)> {
+        use dashmap::Entry;
+        // Its place in the map is locked until its row has its own, so that nobody's row comes before it.
+        let Entry::Vacant(place) = self.accounts.entry(account.id) else {
+            return None;
+        };
+        let ordered = order(&account, self.on_open_date(now));
+        let appended = self.journal.append_order(slots, ordered);
+        if let Some(row) = &appended.1 {
+            account.apply(&row.account_change());
+        }
+        place.insert(Arc::new(SharedCell::new(account)));
+        Some(appended)
     }
 
     /// Decides an order unless its id is known, gives it its place in the journal and carries it out.
@@ -163,6 +252,7 @@ impl Ledger {
                 return (Posted::Ahead, 0..0);
             }
             let kept = account.recent_ids.len();
+            let now = self.on_open_date(now);
             let row = decide(
                 order,
                 account,
@@ -183,7 +273,7 @@ impl Ledger {
             Contra::System(_) => None,
         };
         lock_both(account, payee.as_ref(), |account, payee| {
-            let row = reverse(original, account, payee.as_deref(), now);
+            let row = reverse(original, account, payee.as_deref(), self.on_open_date(now));
             self.carry_out(slot, row, account, payee)
         })
     }

@@ -7,14 +7,17 @@
 //! `journal, bank_file` ← `ledger` ← `bank`. The [`protocol`] uses only ids, money, limits and the names of outcomes.
 
 pub mod account;
+pub mod action;
 pub mod bank;
 pub mod bank_file;
 pub mod card;
 mod cards;
 pub mod certificates;
+pub mod chain;
 pub mod durable;
 pub mod files;
 pub mod ids;
+pub mod interest;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
 pub mod journal;
@@ -23,6 +26,7 @@ pub mod limits;
 pub mod loading;
 pub mod memory;
 pub mod money;
+pub mod operations;
 pub mod pin;
 pub mod protocol;
 pub mod recent_ids;
@@ -39,17 +43,19 @@ pub mod transaction;
 mod weak_pin;
 
 pub use account::Account;
-pub use bank::{
-    Bank, Login, LoginError, Registration, TerminalError, TerminalProof, UnblockError, Unblocked,
-};
+pub use action::{Action, Instruction};
+pub use bank::{Bank, Login, LoginError, Registration, TerminalError, TerminalProof};
+pub use chain::Head;
 pub use durable::JournalError;
-pub use ids::{AccountId, CardNumber, Lsn, TerminalId, TxnId};
+pub use ids::{AccountId, ActionId, CardId, CardNumber, Lsn, TerminalId, TxnId};
+pub use interest::{Period, Rate};
 pub use ledger::{AccountHandle, Balance, Posted};
 pub use money::{Amount, Currency, Money};
+pub use operations::{OperationError, Performed, Unblocked};
 pub use pin::{Peppers, Pin, PinProfile};
 pub use row::{Kind, Outcome, Row};
 pub use settling::{Fate, Repeat, SettlingError};
 pub use shared_cell::SharedCell;
 pub use terminal::{SecretHash, TerminalSecret};
-pub use time::{BusinessDate, Moment, Timestamp};
+pub use time::{BusinessDate, CutOver, Moment, Timestamp};
 pub use transaction::{Decline, Order, Transaction};

@@ -85,6 +85,13 @@ pub const MAX_ID_AHEAD: Duration = Duration::from_mins(5);
 /// enough for a slow fsync, little enough (about 3 MiB) that a client learns of a stall by waiting.
 pub const JOURNAL_QUEUE_ENTRIES: usize = 16 * 1024;
 
+/// Commits whose heads of the hash chain are kept for receipts. A reply is written as soon as its commit is done, so a few would do;
+/// of older rows, which are asked for again, the head is read from the bank file. At 48 bytes each they are some 200 KiB.
+pub const RECENT_HEADS: usize = 4 * 1024;
+
+/// Hexadecimal digits of a head that a receipt must show at least to be compared: 64 bits, which nobody makes fit by trying.
+pub const MIN_HEAD_DIGITS: usize = 16;
+
 /// Journal rows between two account checkpoints. It bounds what an opening after a crash must replay (about
 /// a second), and is large enough that in a big bank most pages of `accounts` are rewritten for many rows.
 pub const ACCOUNT_CHECKPOINT_ROWS: u64 = 512 * 1024;
@@ -196,6 +203,15 @@ pub const FAILED_LOGINS_PER_ADDRESS: Pace = Pace {
 /// Places of each table of failed logins, of 8 bytes: with a thousand cards or addresses that fail at a time, two rarely
 /// share one.
 pub const PACING_PLACES: usize = 64 * 1024;
+
+/// Bytes of an operator's name: as many as a user's name may have on Linux.
+pub const MAX_OPERATOR_BYTES: usize = 32;
+
+/// Bytes of the reason that an operator gives: a sentence, since it is kept for ever.
+pub const MAX_REASON_BYTES: usize = 200;
+
+/// Differences of a closed business date that are named one by one.
+pub const MAX_DIFFERENCES: usize = 20;
 
 /// Operators at once.
 pub const ADMIN_CONNECTIONS: usize = 8;

@@ -1,7 +1,8 @@
 //! The journal row: both sides of one transaction, approved or declined.
 
 use crate::account::AccountChange;
-use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
+use crate::ids::{AccountId, ActionId, CardId, Lsn, TerminalId, TxnId};
+use crate::interest::Period;
 use crate::money::{Currency, Money};
 use crate::time::{BusinessDate, Moment};
 use crate::transaction::Decline;
@@ -23,11 +24,15 @@ pub enum Kind {
     Advice = 6,
     /// A terminal gave up a transaction that the bank had not seen, so that no late copy of it is done.
     Fence = 7,
+    /// What the bank pays for a balance, or takes for an overdrawn one.
+    Interest = 8,
+    /// What an operator has put right by hand.
+    Adjustment = 9,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Deposit,
         Kind::Withdrawal,
         Kind::Transfer,
@@ -35,6 +40,8 @@ impl Kind {
         Kind::Reversal,
         Kind::Advice,
         Kind::Fence,
+        Kind::Interest,
+        Kind::Adjustment,
     ];
 
     /// The number under which the journal stores it.
@@ -57,6 +64,8 @@ impl Kind {
             Kind::Reversal => "reversal",
             Kind::Advice => "advice",
             Kind::Fence => "fence",
+            Kind::Interest => "interest",
+            Kind::Adjustment => "adjustment",
         }
     }
 }
@@ -95,11 +104,23 @@ pub enum SystemAccount {
     Cash = -1,
     /// What was brought in when accounts were loaded.
     Opening = -2,
+    /// The interest that the bank has paid, negative, less what it was paid.
+    Interest = -3,
+    /// What operators have put right.
+    Adjustment = -4,
+    /// What nobody knows yet where it belongs.
+    Suspense = -5,
 }
 
 impl SystemAccount {
     /// Every system account, in the order of their numbers.
-    pub const ALL: [SystemAccount; 2] = [SystemAccount::Cash, SystemAccount::Opening];
+    pub const ALL: [SystemAccount; 5] = [
+        SystemAccount::Cash,
+        SystemAccount::Opening,
+        SystemAccount::Interest,
+        SystemAccount::Adjustment,
+        SystemAccount::Suspense,
+    ];
 
     /// The negative number that stands in the journal's `contra` column.
     pub const fn number(self) -> i64 {
@@ -111,6 +132,9 @@ impl SystemAccount {
         match self {
             SystemAccount::Cash => "cash",
             SystemAccount::Opening => "opening",
+            SystemAccount::Interest => "interest",
+            SystemAccount::Adjustment => "adjustment",
+            SystemAccount::Suspense => "suspense",
         }
     }
 }
@@ -192,6 +216,12 @@ pub struct Row {
     pub contra_side: Option<ContraSide>,
     /// What a reversal undoes.
     pub original: Option<Original>,
+    /// The card with which a customer asked for it; a reversal has its original's.
+    pub card: Option<CardId>,
+    /// The operator's action by which it was posted.
+    pub action: Option<ActionId>,
+    /// For which month interest is.
+    pub period: Option<Period>,
     /// The currency of both sides. It is the account's, and not stored again with each row.
     pub currency: Currency,
 }
@@ -210,7 +240,13 @@ impl Row {
             balance: self.balance,
             withdrawn: self.withdrawn(),
             txn_id: self.own_id(),
+            interest: self.interest(),
         }
+    }
+
+    /// The month for which the account has its interest by this row.
+    fn interest(&self) -> Option<Period> {
+        self.period.filter(|_| self.outcome == Outcome::Approved)
     }
 
     /// What the row adds to the cash withdrawn on its date.
@@ -242,6 +278,7 @@ impl Row {
             balance: side.balance,
             withdrawn: Money::ZERO,
             txn_id: None,
+            interest: None,
         };
         Some((payee, change))
     }
@@ -333,7 +370,7 @@ mod tests {
         for number in 0..=Decline::ALL.len() as u8 {
             assert_eq!(Outcome::from_number(number).map(Outcome::number), Some(number));
         }
-        for number in [-2, -1, 1, i64::MAX] {
+        for number in [-5, -4, -3, -2, -1, 1, i64::MAX] {
             assert_eq!(Contra::from_number(number).map(Contra::number), Some(number));
         }
         for number in [0, -99, i64::MIN] {

@@ -186,6 +186,7 @@ impl Bank {
         let order = Order {
             txn_id,
             terminal,
+            card: None,
             transaction: Transaction::Advice { amount },
         };
         match self.settle(account, &order, now)? {
@@ -198,10 +199,11 @@ impl Bank {
     /// What cash came into a terminal less what went out, by currency, and the row that must be durable before it is shown.
     pub fn cash_totals(&self, terminal: TerminalId) -> (Lsn, Vec<(Currency, Money)>) {
         let books = self.books.lock();
-        // Every currency of the bank has an opening account, and these come first.
+        // Every currency of the bank has an opening account, and these stand together.
         let currencies = books
             .totals
             .keys()
+            .skip_while(|ledger| ledger.account < SystemAccount::Opening)
             .take_while(|ledger| ledger.account == SystemAccount::Opening)
             .map(|ledger| ledger.currency);
         let totals = currencies.filter_map(|currency| {
@@ -239,6 +241,7 @@ impl Bank {
         let fence = Order {
             txn_id,
             terminal,
+            card: None,
             transaction: Transaction::GiveUp,
         };
         Ok(match self.settle(account, &fence, now)? {

@@ -22,6 +22,8 @@ pub struct Terminal {
     pub registered: Timestamp,
     /// Of the secret that it was given; [`SecretHash::OF_NONE`] if it came with a certificate. None if it has neither.
     pub secret_hash: Option<SecretHash>,
+    /// Since when it is to come in no more.
+    pub retired: Option<Timestamp>,
 }
 
 /// What the bank file keeps of a terminal's secret (BLAKE2s-256, RFC 7693). A secret is a random key and no

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::action::Instruction;
 use crate::bank::Bank;
 use crate::bank_file::{self, CardSecurity, CheckpointPolicy};
 use crate::ids::{AccountId, TxnId};
@@ -85,6 +86,7 @@ pub(crate) fn order(transaction: Transaction, now: Moment) -> Order {
     Order {
         txn_id: TxnId::at(now.time),
         terminal: "ATM-1".parse().unwrap(),
+        card: None,
         transaction,
     }
 }
@@ -104,6 +106,11 @@ pub(crate) fn post_at(bank: &Bank, number: u64, transaction: Transaction, now: M
         Posted::Decided(row) => row,
         other => panic!("a new id is decided: {other:?}"),
     }
+}
+
+/// A new command of an operator.
+pub(crate) fn instruction() -> Instruction {
+    Instruction::new("op".into(), Some("for the test".into()), TxnId::generate()).unwrap()
 }
 
 pub(crate) fn amount(minor: i64) -> Amount {

@@ -1,6 +1,7 @@
 //! Instants and business dates, as numbers that the caller brings: the rules know no clock.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// An instant: milliseconds since 1970-01-01 00:00 UTC.
@@ -42,11 +43,115 @@ impl BusinessDate {
     pub const fn days(self) -> i32 {
         self.0
     }
+
+    /// The next date.
+    pub const fn next(self) -> BusinessDate {
+        BusinessDate(self.0.saturating_add(1))
+    }
+
+    /// Year, month and day, within the years that a calendar here has.
+    pub fn to_calendar(self) -> Option<(i16, u8, u8)> {
+        let date = jiff::Timestamp::from_millisecond(i64::from(self.0) * DAY_MILLIS)
+            .ok()?
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .date();
+        Some((
+            date.year(),
+            date.month().unsigned_abs(),
+            date.day().unsigned_abs(),
+        ))
+    }
 }
+
+/// A text that is no date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a date is written as 2026-11-22")]
+pub struct InvalidDate;
+
+impl FromStr for BusinessDate {
+    type Err = InvalidDate;
+
+    fn from_str(text: &str) -> Result<BusinessDate, InvalidDate> {
+        let is_plain = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        let date: jiff::civil::Date = text.parse().map_err(|_| InvalidDate)?;
+        let time = date.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| InvalidDate)?;
+        if !is_plain {
+            return Err(InvalidDate);
+        }
+        Ok(Moment::at(Timestamp(time.timestamp().as_millisecond())).date)
+    }
+}
+
+/// The time of day, in UTC, at which the next business date begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CutOver {
+    minutes: u16,
+}
+
+/// A text or number that is no time of day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a time of day is written as 22:00, from 00:00 to 23:59")]
+pub struct InvalidCutOver;
+
+impl CutOver {
+    /// So many minutes after midnight.
+    ///
+    /// # Errors
+    /// If that is the next day.
+    pub const fn from_minutes(minutes: u16) -> Result<CutOver, InvalidCutOver> {
+        if minutes < DAY_MINUTES {
+            Ok(CutOver { minutes })
+        } else {
+            Err(InvalidCutOver)
+        }
+    }
+
+    /// Minutes after midnight.
+    pub const fn minutes(self) -> u16 {
+        self.minutes
+    }
+
+    /// An instant, with the business date that it falls on: the calendar's, until the cut-over, and then the next. (Midnight is the
+    /// cut-over at which a date begins as the calendar's does.)
+    pub fn moment_at(self, time: Timestamp) -> Moment {
+        let early = (DAY_MINUTES - self.minutes) % DAY_MINUTES;
+        let shifted = time
+            .0
+            .saturating_add(i64::from(early) * (DAY_MILLIS / i64::from(DAY_MINUTES)));
+        Moment {
+            time,
+            ..Moment::at(Timestamp(shifted))
+        }
+    }
+}
+
+impl FromStr for CutOver {
+    type Err = InvalidCutOver;
+
+    fn from_str(text: &str) -> Result<CutOver, InvalidCutOver> {
+        let (hours, minutes) = text.split_once(':').ok_or(InvalidCutOver)?;
+        let number = |digits: &str, below: u16| {
+            let is_number = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+            match digits.parse::<u16>() {
+                Ok(number) if is_number && number < below => Ok(number),
+                _ => Err(InvalidCutOver),
+            }
+        };
+        CutOver::from_minutes(number(hours, 24)? * 60 + number(minutes, 60)?)
+    }
+}
+
+impl fmt::Display for CutOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}:{:02}", self.minutes / 60, self.minutes % 60)
+    }
+}
+
+const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
+const DAY_MINUTES: u16 = 24 * 60;
 
 impl fmt::Display for BusinessDate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
         match jiff::Timestamp::from_millisecond(i64::from(self.0) * DAY_MILLIS) {
             Ok(time) => write!(f, "{}", time.strftime("%Y-%m-%d")),
             Err(_) => write!(f, "day {}", self.0),
@@ -72,7 +177,6 @@ impl Moment {
 
     /// An instant, with the business date that UTC gives it.
     pub fn at(time: Timestamp) -> Moment {
-        const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
         let days = i32::try_from(time.0.div_euclid(DAY_MILLIS)).unwrap_or(i32::MAX);
         Moment {
             time,
@@ -102,6 +206,36 @@ mod tests {
         check(-1, "1969-12-31");
         check(1_795_305_599_999, "2026-11-21");
         check(1_795_305_600_000, "2026-11-22");
+    }
+
+    #[test]
+    fn a_date_ends_at_the_cut_over() {
+        let check = |cut_over: &str, millis, date: &str| {
+            let cut_over: CutOver = cut_over.parse().unwrap();
+            let moment = cut_over.moment_at(Timestamp(millis));
+            assert_eq!(
+                (moment.time, moment.date),
+                (Timestamp(millis), date.parse().unwrap())
+            );
+        };
+        let midnight = 1_795_305_600_000;
+        check("00:00", midnight - 1, "2026-11-21");
+        check("00:00", midnight, "2026-11-22");
+        check("22:00", midnight - 2 * 3_600_000 - 1, "2026-11-21");
+        check("22:00", midnight - 2 * 3_600_000, "2026-11-22");
+        check("22:00", midnight, "2026-11-22");
+        check("06:30", midnight + 6 * 3_600_000, "2026-11-22");
+        check("06:30", midnight + 7 * 3_600_000, "2026-11-23");
+        for wrong in ["24:00", "1:00", "01:60", "0100", "", "+1:00"] {
+            assert_eq!(wrong.parse::<CutOver>(), Err(InvalidCutOver), "{wrong}");
+        }
+        for wrong in ["2026-02-29", "2026-1-1", "20261122", "2026-11-22T00:00", ""] {
+            assert_eq!(wrong.parse::<BusinessDate>(), Err(InvalidDate), "{wrong}");
+        }
+        assert_eq!(
+            "2026-11-22".parse::<BusinessDate>().unwrap().to_string(),
+            "2026-11-22"
+        );
     }
 
     #[test]

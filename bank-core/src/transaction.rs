@@ -1,7 +1,8 @@
 //! Transactions and the rules that approve or decline them: a pure function of state, order and time.
 
 use crate::account::{Account, AccountStatus};
-use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
+use crate::ids::{AccountId, ActionId, CardId, Lsn, TerminalId, TxnId};
+use crate::interest::{Period, Rate};
 use crate::money::{Amount, Money};
 use crate::row::{Contra, ContraSide, Kind, Original, Outcome, Row, SystemAccount};
 use crate::time::{BusinessDate, Moment};
@@ -58,6 +59,8 @@ pub struct Order {
     pub txn_id: TxnId,
     /// Where it was asked for.
     pub terminal: TerminalId,
+    /// The card with which it was asked for; none if the terminal acts for itself.
+    pub card: Option<CardId>,
     /// What is to be done.
     pub transaction: Transaction,
 }
@@ -195,6 +198,9 @@ pub fn decide(order: &Order, account: &Account, payee: Payee<'_>, moment: Moment
         prev_lsn: account.last_lsn,
         contra_side: None,
         original: None,
+        card: order.card,
+        action: None,
+        period: None,
         currency: account.currency,
     };
     let decided = match order.transaction {
@@ -247,6 +253,94 @@ pub fn reverse(original: &Row, account: &Account, payee: Option<&Account>, momen
             outcome: Outcome::Declined(Decline::CannotReverse),
             ..row
         },
+    }
+}
+
+/// What the bank itself posts on an account, by an operator's order. It is forced: no status and no limit stands against it, only
+/// what an account can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posting {
+    /// The balance with which an account is opened.
+    Opening {
+        /// Zero or more.
+        amount: Money,
+    },
+    /// Something is put right.
+    Adjustment {
+        /// What it adds to the account.
+        amount: Money,
+        /// Where that comes from.
+        against: SystemAccount,
+    },
+    /// Interest for a month.
+    Interest {
+        /// What part of the balance.
+        rate: Rate,
+        /// Which month.
+        period: Period,
+    },
+}
+
+/// Why a [`Posting`] makes no row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotPosted {
+    /// The account has had interest for that month, or for a later one.
+    #[error("it has had its interest")]
+    HasHadInterest,
+    /// No interest is paid on a closed account.
+    #[error("it is closed")]
+    Closed,
+    /// The interest comes to less than half a minor unit.
+    #[error("it comes to nothing")]
+    Nothing,
+    /// The balance would pass what an account can hold.
+    #[error("the account cannot hold the money")]
+    CannotHold,
+}
+
+impl Posting {
+    /// The row that it makes, complete but for its Lsn. It is approved: what cannot be is no row.
+    ///
+    /// # Errors
+    /// [`NotPosted`].
+    pub fn row(&self, account: &Account, action: Option<ActionId>, moment: Moment) -> Result<Row, NotPosted> {
+        let (kind, contra, amount, period) = match *self {
+            Posting::Opening { amount } => (Kind::Opening, SystemAccount::Opening, amount, None),
+            Posting::Adjustment { amount, against } => (Kind::Adjustment, against, amount, None),
+            Posting::Interest { rate, period } => {
+                if account.interest_period.is_some_and(|newest| newest >= period) {
+                    return Err(NotPosted::HasHadInterest);
+                }
+                if account.status == AccountStatus::Closed {
+                    return Err(NotPosted::Closed);
+                }
+                let amount = rate.of(account.balance);
+                if amount == Money::ZERO {
+                    return Err(NotPosted::Nothing);
+                }
+                (Kind::Interest, SystemAccount::Interest, amount, Some(period))
+            }
+        };
+        let balance = account.balance.checked_add(amount).ok_or(NotPosted::CannotHold)?;
+        Ok(Row {
+            lsn: Lsn::ZERO,
+            moment: moment.not_before(account.last_time, account.business_date),
+            kind,
+            outcome: Outcome::Approved,
+            txn_id: None,
+            account: account.id,
+            contra: Contra::System(contra),
+            terminal: None,
+            amount,
+            balance,
+            prev_lsn: account.last_lsn,
+            contra_side: None,
+            original: None,
+            card: None,
+            action,
+            period,
+            currency: account.currency,
+        })
     }
 }
 
@@ -380,6 +474,7 @@ mod tests {
         Order {
             txn_id: TxnId::generate(),
             terminal: TerminalId::new("ATM-1").unwrap(),
+            card: CardId::new(1),
             transaction,
         }
     }
@@ -625,6 +720,69 @@ mod tests {
         account.apply(&undo(&account, today()).account_change());
         assert_eq!(account.withdrawn_on(TODAY), Money::ZERO);
         assert_eq!(outcome(&account, withdraw), Outcome::Approved);
+    }
+
+    #[test]
+    fn interest_is_posted_once_for_a_month_and_whatever_the_account_is_but_closed() {
+        let november: Period = "2026-11".parse().unwrap();
+        let posting = |period| Posting::Interest {
+            rate: "2%".parse().unwrap(),
+            period,
+        };
+        let mut account = Account {
+            status: AccountStatus::Frozen,
+            ..account(1, 10_050)
+        };
+        let row = Row {
+            lsn: Lsn::new(2),
+            ..posting(november)
+                .row(&account, ActionId::new(7), today())
+                .unwrap()
+        };
+        assert_eq!((row.amount.minor(), row.balance.minor()), (201, 10_251));
+        assert_eq!(
+            (row.txn_id, row.terminal, row.action),
+            (None, None, ActionId::new(7))
+        );
+        account.apply(&row.account_change());
+        let again = |account: &Account, period: &str| {
+            posting(period.parse().unwrap())
+                .row(account, ActionId::new(8), today())
+                .map(|row| row.amount.minor())
+        };
+        assert_eq!(again(&account, "2026-11"), Err(NotPosted::HasHadInterest));
+        assert_eq!(again(&account, "2025-12"), Err(NotPosted::HasHadInterest));
+        assert_eq!(again(&account, "2026-12"), Ok(205));
+        for (status, balance, why) in [
+            (AccountStatus::Closed, 100, NotPosted::Closed),
+            (AccountStatus::Open, 25, NotPosted::Nothing),
+            (AccountStatus::Open, i64::MAX, NotPosted::CannotHold),
+        ] {
+            let account = Account {
+                status,
+                ..self::account(1, balance)
+            };
+            assert_eq!(again(&account, "2026-12"), Err(why));
+        }
+    }
+
+    #[test]
+    fn an_adjustment_is_bounded_by_what_an_account_can_hold_alone() {
+        let post = |account: &Account, minor| {
+            let posting = Posting::Adjustment {
+                amount: Money::from_minor(minor),
+                against: SystemAccount::Suspense,
+            };
+            posting.row(account, ActionId::new(1), today())
+        };
+        let account = Account {
+            status: AccountStatus::Frozen,
+            ..account(1, 100)
+        };
+        let row = post(&account, -500).unwrap();
+        assert_eq!((row.balance.minor(), row.outcome), (-400, Outcome::Approved));
+        assert_eq!(row.contra, Contra::System(SystemAccount::Suspense));
+        assert_eq!(post(&account, i64::MAX - 99), Err(NotPosted::CannotHold));
     }
 
     #[test]

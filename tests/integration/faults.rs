@@ -97,6 +97,7 @@ fn order(transaction: Transaction) -> Order {
     Order {
         txn_id: TxnId::generate(),
         terminal: "ATM-1".parse::<TerminalId>().unwrap(),
+        card: None,
         transaction,
     }
 }

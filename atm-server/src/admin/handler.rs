@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use bank_core::bank::Unblocked;
 use bank_core::limits::{MAX_ADMIN_LINE_BYTES, REQUEST_DEADLINE, WRITE_DEADLINE};
-use bank_core::{Bank, CardNumber};
+use bank_core::{Bank, CardNumber, Instruction, TxnId, Unblocked};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::SocketAddr;
@@ -34,7 +33,9 @@ impl AdminHandler {
         match request {
             AdminRequest::UnblockCard { card } => {
                 let bank = Arc::clone(&self.bank);
-                spawn_blocking(move || unblock_card(&bank, &card))
+                let instruction = Instruction::new(format!("user {operator}"), None, TxnId::generate())
+                    .expect("a number is a name");
+                spawn_blocking(move || unblock_card(&bank, &instruction, &card))
                     .await
                     .unwrap_or_else(|_| refused("the server is ending".into()))
             }
@@ -46,17 +47,17 @@ impl AdminHandler {
     }
 }
 
-fn unblock_card(bank: &Bank, card: &str) -> AdminReply {
+fn unblock_card(bank: &Bank, instruction: &Instruction, card: &str) -> AdminReply {
     let number = match CardNumber::new(card) {
         Ok(number) => number,
         Err(error) => return refused(error.to_string()),
     };
-    match bank.unblock_card(&number) {
+    match bank.unblock_card(instruction, &number).map(|(found, _)| found) {
+        Ok(Unblocked::Before) => done(format!("card {card} was unblocked by this request before")),
         Ok(Unblocked::WasBlocked) => done(format!("card {card} is unblocked, and has all its tries")),
         Ok(Unblocked::WasNotBlocked) => done(format!(
             "card {card} was not blocked; the tries counted so far are forgotten"
         )),
-        Ok(Unblocked::NoSuchCard) => refused(format!("there is no card {card}")),
         Err(error) => refused(error.to_string()),
     }
 }

@@ -46,7 +46,7 @@ pub fn run(args: Args) -> Ended {
         Command::Load(args) => load::load(args),
         Command::Generate(args) => load::generate(args),
         Command::Serve(args) => return serve::serve(args),
-        Command::Verify(args) => verify::verify(&args.bank),
+        Command::Verify(args) => verify::verify(&args),
         Command::Statement(args) => statement::statement(&args),
         Command::AddTerminal(args) => terminals::add_terminal(&args),
         Command::Admin(args) => administer::administer(args),

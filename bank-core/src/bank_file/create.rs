@@ -6,21 +6,25 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::open::{connect_alone, make_durable};
+use super::chain::{insert_commit, read_chain_end};
+use super::closing::read_closed_through;
+use super::open::{connect_alone, make_durable, read_cut_over};
 use super::peppers::prove_peppers;
 use super::rows::{
-    INSERT_ROW, Totals, add_to_totals, card_status_name, insert_account, insert_account_sql, insert_row,
-    read_last_lsn, write_checkpoint,
+    INSERT_ROW, Totals, add_to_totals, card_status_name, insert_account, insert_row, read_last_lsn,
+    write_checkpoint,
 };
 use super::{Access, BankFileError, BankLock, beside, connect, real_path, schema};
 use crate::account::Account;
 use crate::card::CardState;
+use crate::chain::{Chain, Head};
 use crate::files::sync_directory_of;
-use crate::ids::{AccountId, CardNumber, Lsn};
+use crate::ids::{AccountId, CardId, CardNumber, Lsn};
 use crate::money::{Currency, Money};
 use crate::pin::{Peppers, PinProfile};
-use crate::row::{Contra, Kind, Outcome, Row, SystemAccount};
+use crate::row::Row;
 use crate::time::Moment;
+use crate::transaction::Posting;
 
 /// An account to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,22 @@ pub struct NewAccount {
     pub overdraft_limit: Money,
     /// See [`Account::daily_limit`].
     pub daily_limit: Option<Money>,
+}
+
+impl NewAccount {
+    /// The account as it is before its opening, and the row that opens it, complete but for its Lsn.
+    pub(crate) fn open(&self, moment: Moment) -> (Account, Row) {
+        let account = Account {
+            overdraft_limit: self.overdraft_limit,
+            daily_limit: self.daily_limit,
+            ..Account::new(self.id, self.currency)
+        };
+        let opening = Posting::Opening { amount: self.balance };
+        let row = opening
+            .row(&account, None, moment)
+            .expect("an empty account can hold what an account can hold");
+        (account, row)
+    }
 }
 
 /// A card to be issued.
@@ -165,7 +185,19 @@ fn write_new(
             "INSERT INTO peppers (pepper_id, proof) VALUES (?1, ?2)",
             params![pepper_id, proof],
         )?;
-        let (last_lsn, totals) = insert(&transaction, Lsn::ZERO, moment, accounts, cards, written)?;
+        let mut chain = Chain::after(Head::FIRST);
+        let (last_lsn, totals) = insert(
+            &transaction,
+            Lsn::ZERO,
+            &mut chain,
+            moment,
+            accounts,
+            cards,
+            written,
+        )?;
+        if let Some(head) = chain.seal() {
+            insert_commit(&transaction, last_lsn, None, head)?;
+        }
         write_checkpoint(&transaction, last_lsn, &totals)?;
         transaction.commit()?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -189,9 +221,28 @@ pub fn append_to_bank(
     let (path, _lock, mut connection) = connect_alone(path)?;
     prove_peppers(&connection, peppers)?;
     let last_lsn = read_last_lsn(&connection)?;
+    let end = read_chain_end(&connection)?;
+    // No row may have a date that is closed.
+    let moment = read_cut_over(&connection)?.moment_at(moment.time);
+    let moment = match read_closed_through(&connection)? {
+        Some(closed) => moment.not_before(moment.time, closed.next()),
+        None => moment,
+    };
     (|| {
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        insert(&transaction, last_lsn, moment, accounts, cards, written)?;
+        let mut chain = Chain::after(end.head);
+        let (last_lsn, _) = insert(
+            &transaction,
+            last_lsn,
+            &mut chain,
+            moment,
+            accounts,
+            cards,
+            written,
+        )?;
+        if let Some(head) = chain.seal() {
+            insert_commit(&transaction, last_lsn, end.last_action, head)?;
+        }
         transaction.commit()
     })()
     .map_err(BankFileError::sqlite("adding to the bank file"))?;
@@ -203,13 +254,13 @@ pub fn append_to_bank(
 fn insert(
     connection: &Connection,
     mut lsn: Lsn,
+    chain: &mut Chain,
     moment: Moment,
     accounts: &[NewAccount],
     cards: &[NewCard],
     written: &dyn Fn(u64),
 ) -> rusqlite::Result<(Lsn, Totals)> {
     let mut totals = Totals::new();
-    let mut insert_account_statement = connection.prepare(&insert_account_sql())?;
     let mut insert_row_statement = connection.prepare(&INSERT_ROW)?;
     let mut count = 0;
     let mut count_one = || {
@@ -218,24 +269,35 @@ fn insert(
     };
     for new in accounts {
         lsn = lsn.next();
-        let row = opening_row(new, lsn, moment);
-        let mut account = Account {
-            overdraft_limit: new.overdraft_limit,
-            daily_limit: new.daily_limit,
-            ..Account::new(new.id, new.currency)
-        };
+        let (mut account, row) = new.open(moment);
+        let row = Row { lsn, ..row };
         account.apply(&row.account_change());
         add_to_totals(&mut totals, &row);
-        insert_account(&mut insert_account_statement, &account)?;
+        chain.add_row(&row);
+        insert_account(connection, &account)?;
         insert_row(&mut insert_row_statement, &row)?;
         count_one();
     }
-    let mut insert_card = connection.prepare(
-        "INSERT INTO cards (card, holder, account, pin_hash, pepper_id, tries, status)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?;
     for card in cards {
-        insert_card.execute(params![
+        insert_card(connection, None, card)?;
+        count_one();
+    }
+    Ok((lsn, totals))
+}
+
+/// Inserts a card that nobody has used, under the next number if none is given.
+pub(super) fn insert_card(
+    connection: &Connection,
+    id: Option<CardId>,
+    card: &NewCard,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO cards (card_id, card, holder, account, pin_hash, pepper_id, tries, status)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            id.map(|id| id.get() as i64),
             card.number.as_str(),
             card.holder,
             card.account.get() as i64,
@@ -243,29 +305,8 @@ fn insert(
             card.pepper_id,
             CardState::FRESH.tries,
             card_status_name(CardState::FRESH.status),
-        ])?;
-        count_one();
-    }
-    Ok((lsn, totals))
-}
-
-fn opening_row(new: &NewAccount, lsn: Lsn, moment: Moment) -> Row {
-    Row {
-        lsn,
-        moment,
-        kind: Kind::Opening,
-        outcome: Outcome::Approved,
-        txn_id: None,
-        account: new.id,
-        contra: Contra::System(SystemAccount::Opening),
-        terminal: None,
-        amount: new.balance,
-        balance: new.balance,
-        prev_lsn: Lsn::ZERO,
-        contra_side: None,
-        original: None,
-        currency: new.currency,
-    }
+        ])
+        .map(drop)
 }
 
 /// Which of these accounts and cards a bank has already, and its highest account number.

@@ -4,7 +4,10 @@
 //! that a commit that returned is on disk, that opening serves only what is on disk, and that a failure is
 //! told and never papered over. It does not decide anything about money.
 
+mod chain;
+mod closing;
 mod create;
+mod links;
 mod open;
 mod peppers;
 mod reader;
@@ -22,6 +25,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+pub(crate) use closing::ClosingWithTotals;
+pub use closing::{Closing, CurrencyDay, DayReport, Movement, TerminalDay, read_day_report};
 pub use create::{
     CardSecurity, ExistingNames, NewAccount, NewCard, append_to_bank, create_bank, existing_names,
 };
@@ -32,7 +37,7 @@ pub(crate) use reader::History;
 pub(crate) use reader::Readers;
 pub use reader::{StatementLine, read_statement};
 pub use terminals::add_terminal;
-pub use verify::{CurrencyTotals, Proof, verify};
+pub use verify::{CurrencyTotals, Proof, verify, verify_with_receipts};
 pub use writer::CheckpointPolicy;
 pub(crate) use writer::{BankFileWriter, Books};
 
@@ -200,9 +205,14 @@ fn connect(path: &Path, access: Access) -> Result<Connection, BankFileError> {
             // Somebody may have changed it while the bank was closed.
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
         }
-        connection.pragma_update(None, "query_only", access == Access::ReadOnly)?;
         let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         let format = (number("application_id")?, number("user_version")?);
+        if access == Access::ReadOnly {
+            if let (schema::APPLICATION_ID, version @ schema::OLDEST_VERSION..) = format {
+                schema::look_up_to_date(&connection, version)?;
+            }
+            connection.pragma_update(None, "query_only", true)?;
+        }
         Ok((connection, format))
     })();
     match opened {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 
+use super::chain::{ChainEnd, read_chain_end};
+use super::closing::read_closed_through;
 use super::peppers::prove_peppers;
 use super::rows::{
     Dirty, Totals, add_to_totals, read_account, read_checkpoint_lsn, read_last_lsn, read_row, read_totals,
@@ -14,12 +16,13 @@ use super::schema::{self, ACCOUNT_COLUMNS, JOURNAL_READ};
 use super::terminals::read_terminals;
 use super::{Access, BankFileError, BankLock, connect, real_path};
 use crate::account::{Account, AccountChange};
-use crate::ids::{AccountId, Lsn};
+use crate::ids::{AccountId, CardId, Lsn};
 use crate::ledger::Accounts;
 use crate::pin::{Peppers, PinProfile};
 use crate::row::Row;
 use crate::shared_cell::SharedCell;
 use crate::terminal::Terminal;
+use crate::time::{BusinessDate, CutOver};
 
 /// A bank file that is ready to be served.
 pub(crate) struct OpenedBank {
@@ -34,6 +37,13 @@ pub(crate) struct OpenedBank {
     pub(super) dirty: Dirty,
     pub(crate) pin_profile: PinProfile,
     pub(crate) terminals: Vec<Terminal>,
+    /// Where the hash chain goes on.
+    pub(crate) chain: ChainEnd,
+    /// The greatest number of a card.
+    pub(crate) last_card: Option<CardId>,
+    pub(crate) cut_over: CutOver,
+    /// The newest business date that is closed.
+    pub(crate) closed_through: Option<BusinessDate>,
 }
 
 /// Locks the bank file, makes all that it holds durable, and brings every account up to the newest row.
@@ -56,6 +66,10 @@ pub(crate) fn open_bank(path: &Path, peppers: &Peppers) -> Result<OpenedBank, Ba
         dirty: Dirty::default(),
         pin_profile: read_pin_profile(&connection)?,
         terminals: read_terminals(&connection)?,
+        chain: read_chain_end(&connection)?,
+        last_card: read_last_card(&connection)?,
+        cut_over: read_cut_over(&connection)?,
+        closed_through: read_closed_through(&connection)?,
         connection,
     };
     opened.replay()?;
@@ -68,7 +82,7 @@ pub(super) fn connect_alone(path: &Path) -> Result<(PathBuf, BankLock, Connectio
     let lock = BankLock::take(&path)?;
     let mut connection = connect(&path, Access::ReadWrite)?;
     make_durable(&connection, &path)?;
-    schema::upgrade(&mut connection).map_err(BankFileError::sqlite("bringing the bank file up to date"))?;
+    schema::upgrade(&mut connection)?;
     Ok((path, lock, connection))
 }
 
@@ -118,6 +132,23 @@ fn read_pin_profile(connection: &Connection) -> Result<PinProfile, BankFileError
         .map_err(BankFileError::sqlite("reading the bank's settings"))?;
     PinProfile::from_name(&name)
         .ok_or_else(|| BankFileError::damaged(format!("unknown PIN profile \"{name}\"")))
+}
+
+fn read_last_card(connection: &Connection) -> Result<Option<CardId>, BankFileError> {
+    let last: Option<i64> = connection
+        .query_row("SELECT max(card_id) FROM cards", [], |row| row.get(0))
+        .map_err(BankFileError::sqlite("finding the newest card"))?;
+    Ok(last.and_then(|number| CardId::new(number.unsigned_abs())))
+}
+
+pub(super) fn read_cut_over(connection: &Connection) -> Result<CutOver, BankFileError> {
+    let minutes: i64 = connection
+        .query_row("SELECT cut_over FROM bank", [], |row| row.get(0))
+        .map_err(BankFileError::sqlite("reading the bank's settings"))?;
+    u16::try_from(minutes)
+        .ok()
+        .and_then(|minutes| CutOver::from_minutes(minutes).ok())
+        .ok_or_else(|| BankFileError::damaged(format!("an impossible cut-over, {minutes}")))
 }
 
 impl OpenedBank {

@@ -4,17 +4,21 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::chain::{read_action, read_head_at};
+use super::closing::{Closing, Computed, DayReport, compute, report_of};
 use super::rows::{account_id, card_status, read_account, read_row};
-use super::schema::{ACCOUNT_COLUMNS, JOURNAL_READ};
+use super::schema::{ACCOUNT_COLUMNS, ACTION_COLUMNS, JOURNAL_READ};
 use super::{Access, BankFileError, connect};
 use crate::account::Account;
+use crate::action::Action;
 use crate::card::{Card, CardState};
-use crate::ids::{AccountId, CardNumber, Lsn, TxnId};
+use crate::chain::Head;
+use crate::ids::{AccountId, CardId, CardNumber, Lsn, TxnId};
 use crate::limits::{MAX_ID_AHEAD, READER_CONNECTIONS};
 use crate::money::Currency;
 use crate::row::{Kind, Row, Side};
 use crate::sync::{Condvar, Mutex};
-use crate::time::Timestamp;
+use crate::time::{BusinessDate, Timestamp};
 
 /// One line of an account's statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +104,54 @@ impl Readers {
         Ok(history)
     }
 
+    /// The head of the hash chain as of the commit that a durable row is in.
+    pub(crate) fn head_at(&self, lsn: Lsn) -> Result<Option<Head>, BankFileError> {
+        self.with(|connection| read_head_at(connection, lsn))
+    }
+
+    /// The action that was ordered under that id.
+    pub(crate) fn action(&self, request: TxnId) -> Result<Option<Action>, BankFileError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached(&format!(
+                    "SELECT {ACTION_COLUMNS} FROM actions WHERE request = ?1"
+                ))
+                .and_then(|mut select| {
+                    select
+                        .query_row([&request.to_bytes()[..]], |columns| Ok(read_action(columns)))
+                        .optional()
+                })
+                .map_err(BankFileError::sqlite("looking for an operator's action"))?
+                .transpose()
+        })
+    }
+
+    /// One row of the journal, of whichever account.
+    pub(crate) fn row_of_any(
+        &self,
+        lsn: Lsn,
+        currency_of: impl FnOnce(AccountId) -> Option<Currency>,
+    ) -> Result<Row, BankFileError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached(&format!("SELECT {JOURNAL_READ} FROM journal WHERE lsn = ?1"))
+                .and_then(|mut select| {
+                    select.query_row([lsn.get() as i64], |columns| Ok(read_row(columns, currency_of)))
+                })
+                .map_err(BankFileError::sqlite("reading a journal row"))?
+        })
+    }
+
+    /// The report of the closing that has closed a date.
+    pub(crate) fn day_report(&self, date: BusinessDate) -> Result<Option<DayReport>, BankFileError> {
+        self.with(|connection| report_of(connection, Some(date)))
+    }
+
+    /// Adds up the dates up to that of `closing`. All rows up to its newest must be durable.
+    pub(crate) fn compute_closing(&self, closing: Closing) -> Result<Computed, BankFileError> {
+        self.with(|connection| compute(connection, closing))
+    }
+
     /// Ends all connections that are idle: for closing the bank.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
@@ -142,7 +194,7 @@ fn read_card(connection: &Connection, number: &CardNumber) -> Result<Option<Card
     let sqlite = BankFileError::sqlite("reading a card");
     let mut select = connection
         .prepare_cached(
-            "SELECT holder, account, pin_hash, pepper_id, tries, status FROM cards WHERE card = ?1",
+            "SELECT holder, account, pin_hash, pepper_id, tries, status, card_id FROM cards WHERE card = ?1",
         )
         .map_err(&sqlite)?;
     let mut found = select.query([number.as_str()]).map_err(&sqlite)?;
@@ -151,7 +203,9 @@ fn read_card(connection: &Connection, number: &CardNumber) -> Result<Option<Card
     };
     let bad = |column| BankFileError::damaged(format!("card {number} has an impossible {column}"));
     let status: String = columns.get(5).map_err(&sqlite)?;
+    let id: i64 = columns.get(6).map_err(&sqlite)?;
     Ok(Some(Card {
+        id: CardId::new(id.unsigned_abs()).ok_or_else(|| bad("card_id"))?,
         number: number.clone(),
         holder: columns.get(0).map_err(&sqlite)?,
         account: account_id(columns.get(1).map_err(&sqlite)?).ok_or_else(|| bad("account"))?,

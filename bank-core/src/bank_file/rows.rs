@@ -10,7 +10,8 @@ use super::BankFileError;
 use super::schema::{ACCOUNT_COLUMNS, JOURNAL_COLUMNS};
 use crate::account::{Account, AccountChange, AccountStatus};
 use crate::card::CardStatus;
-use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
+use crate::ids::{AccountId, ActionId, CardId, Lsn, TerminalId, TxnId};
+use crate::interest::Period;
 use crate::money::{Currency, Money};
 use crate::recent_ids::RecentIds;
 use crate::row::{Contra, ContraSide, Kind, Original, Outcome, Row, SystemAccount, SystemLedger};
@@ -29,7 +30,7 @@ fn bad(table: &'static str, key: i64, column: &'static str) -> BankFileError {
 
 pub(super) static INSERT_ROW: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "INSERT INTO journal ({JOURNAL_COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)"
+        "INSERT INTO journal ({JOURNAL_COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18)"
     )
 });
 
@@ -52,6 +53,9 @@ pub(super) fn insert_row(insert: &mut Statement<'_>, row: &Row) -> rusqlite::Res
             row.contra_side.map(|side| side.balance.minor()),
             row.contra_side.map(|side| side.prev_lsn.get() as i64),
             row.original.map(|original| original.lsn.get() as i64),
+            row.card.map(|card| card.get() as i64),
+            row.action.map(|action| action.get() as i64),
+            row.period.map(Period::number),
         ])
         .map(drop)
 }
@@ -96,8 +100,13 @@ pub(super) fn read_row(
         None => None,
         Some(_) => Some(Original {
             lsn: place(14, "original_lsn")?,
-            date: date(integer(15, "original_lsn")?).ok_or_else(|| bad("original_lsn"))?,
+            date: date(integer(18, "original_lsn")?).ok_or_else(|| bad("original_lsn"))?,
         }),
+    };
+    let optional = |index, column| match columns.get::<_, Option<i64>>(index) {
+        Ok(None) => Ok(None),
+        Ok(Some(number)) => u64::try_from(number).map(Some).map_err(|_| bad(column)),
+        Err(_) => Err(bad(column)),
     };
     // An amount that has no negation could be no customer's, and would overflow where the contra is computed.
     let amount = Some(integer(9, "amount")?)
@@ -120,23 +129,29 @@ pub(super) fn read_row(
         prev_lsn: place(11, "prev_lsn")?,
         contra_side,
         original,
+        card: optional(15, "card_id")?.and_then(CardId::new),
+        action: optional(16, "action")?.and_then(ActionId::new),
+        period: optional(17, "period")?
+            .map(|number| period(number).ok_or_else(|| bad("period")))
+            .transpose()?,
         currency: currency_of(account).ok_or_else(|| {
             BankFileError::damaged(format!("journal row {lsn} names the unknown account {account}"))
         })?,
     })
 }
 
-pub(super) fn insert_account_sql() -> String {
-    format!("INSERT INTO accounts ({ACCOUNT_COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,NULL)")
-}
+static INSERT_ACCOUNT: LazyLock<String> = LazyLock::new(|| {
+    format!("INSERT INTO accounts ({ACCOUNT_COLUMNS}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,NULL,NULL)")
+});
 
 /// Writes an account on which no customer has done anything yet.
-pub(super) fn insert_account(insert: &mut Statement<'_>, account: &Account) -> rusqlite::Result<()> {
-    insert
+pub(super) fn insert_account(connection: &Connection, account: &Account) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(&INSERT_ACCOUNT)?
         .execute(params![
             account.id.get() as i64,
             account.currency.code(),
-            account_status_name(account.status),
+            account.status.name(),
             account.balance.minor(),
             account.overdraft_limit.minor(),
             account.daily_limit.map(Money::minor),
@@ -166,7 +181,7 @@ pub(super) fn read_account(columns: &rusqlite::Row<'_>) -> Result<Account, BankF
     Ok(Account {
         id: account_id(number).ok_or_else(|| bad("number"))?,
         currency: Currency::from_code(text(1, "currency")?).map_err(|_| bad("currency"))?,
-        status: account_status(text(2, "status")?).ok_or_else(|| bad("status"))?,
+        status: AccountStatus::from_name(text(2, "status")?).ok_or_else(|| bad("status"))?,
         balance: Money::from_minor(integer(3, "balance")?),
         overdraft_limit: Money::from_minor(integer(4, "overdraft_limit")?),
         daily_limit: daily_limit.map(Money::from_minor),
@@ -183,6 +198,11 @@ pub(super) fn read_account(columns: &rusqlite::Row<'_>) -> Result<Account, BankF
                 .and_then(txn_id)
                 .ok_or_else(|| bad("greatest_txn_id"))?,
         ),
+        interest_period: match columns.get::<_, Option<i64>>(11) {
+            Ok(None) => None,
+            Ok(Some(number)) => Some(period(number.unsigned_abs()).ok_or_else(|| bad("interest_period"))?),
+            Err(_) => return Err(bad("interest_period")),
+        },
     })
 }
 
@@ -278,23 +298,6 @@ pub(crate) fn add_to_totals(totals: &mut Totals, row: &Row) {
     }
 }
 
-pub(super) fn account_status_name(status: AccountStatus) -> &'static str {
-    match status {
-        AccountStatus::Open => "open",
-        AccountStatus::Frozen => "frozen",
-        AccountStatus::Closed => "closed",
-    }
-}
-
-fn account_status(name: &str) -> Option<AccountStatus> {
-    match name {
-        "open" => Some(AccountStatus::Open),
-        "frozen" => Some(AccountStatus::Frozen),
-        "closed" => Some(AccountStatus::Closed),
-        _ => None,
-    }
-}
-
 pub(super) fn card_status_name(status: CardStatus) -> &'static str {
     match status {
         CardStatus::Active => "active",
@@ -312,6 +315,10 @@ pub(super) fn card_status(name: &str) -> Option<CardStatus> {
 
 pub(super) fn account_id(number: i64) -> Option<AccountId> {
     AccountId::new(u64::try_from(number).ok()?).ok()
+}
+
+fn period(number: u64) -> Option<Period> {
+    Period::from_number(u32::try_from(number).ok()?).ok()
 }
 
 fn date(days: i64) -> Option<BusinessDate> {

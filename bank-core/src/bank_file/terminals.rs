@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 pub(super) fn read_terminals(connection: &Connection) -> Result<Vec<Terminal>, BankFileError> {
     let sqlite = BankFileError::sqlite("reading the terminals");
     let mut select = connection
-        .prepare("SELECT terminal, registered, secret_hash FROM terminals")
+        .prepare("SELECT terminal, registered, secret_hash, retired FROM terminals")
         .map_err(&sqlite)?;
     let mut found = select.query([]).map_err(&sqlite)?;
     let mut terminals = Vec::new();
@@ -34,6 +34,10 @@ pub(super) fn read_terminals(connection: &Connection) -> Result<Vec<Terminal>, B
                         .ok_or_else(bad)?,
                 )),
             },
+            retired: columns
+                .get::<_, Option<i64>>(3)
+                .map_err(&sqlite)?
+                .map(Timestamp::from_millis),
         });
     }
     Ok(terminals)
@@ -56,7 +60,7 @@ pub fn add_terminal(
     let transaction = connection.transaction().map_err(&sqlite)?;
     let has_secret = transaction
         .query_row(
-            "SELECT secret_hash IS NOT NULL FROM terminals WHERE terminal = ?1",
+            "SELECT secret_hash IS NOT NULL AND retired IS NULL FROM terminals WHERE terminal = ?1",
             [id.as_str()],
             |row| row.get(0),
         )
@@ -69,7 +73,7 @@ pub fn add_terminal(
     transaction
         .execute(
             "INSERT INTO terminals (terminal, registered, secret_hash) VALUES (?1, ?2, ?3)
-             ON CONFLICT DO UPDATE SET secret_hash = excluded.secret_hash",
+             ON CONFLICT DO UPDATE SET secret_hash = excluded.secret_hash, retired = NULL",
             params![id.as_str(), now.millis(), &secret.0[..]],
         )
         .map_err(&sqlite)?;

@@ -9,11 +9,14 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::links::Links;
 use super::rows::{Totals, read_account, read_checkpoint_lsn, read_row, read_totals};
 use super::schema::{ACCOUNT_COLUMNS, JOURNAL_READ};
 use super::{Access, BankFileError, connect};
 use crate::account::Account;
+use crate::chain::{Head, ReceiptHead};
 use crate::ids::{AccountId, Lsn, TerminalId, TxnId};
+use crate::interest::Period;
 use crate::limits::MAX_ID_AHEAD;
 use crate::money::{Currency, Money};
 use crate::recent_ids::RecentIds;
@@ -26,6 +29,10 @@ use crate::transaction::Decline;
 pub struct Proof {
     /// The newest row.
     pub lsn: Lsn,
+    /// The newest head of the hash chain: none if nothing has happened yet, or the file is from before there was a chain.
+    pub head: Option<Head>,
+    /// How many commands of operators there are.
+    pub actions: u64,
     /// How many accounts there are.
     pub accounts: usize,
     /// How many cards there are.
@@ -49,12 +56,18 @@ pub struct CurrencyTotals {
     pub cash: i128,
     /// What accounts were opened with, negative.
     pub opening: i128,
+    /// The interest that was paid, negative, less what was taken.
+    pub interest: i128,
+    /// What operators have added, negative, less what they have taken.
+    pub adjustment: i128,
+    /// Likewise, where it is not known yet where it belongs.
+    pub suspense: i128,
 }
 
 impl CurrencyTotals {
     /// The sum of all accounts: zero if the books balance.
     pub fn sum(&self) -> i128 {
-        self.customers + self.cash + self.opening
+        self.customers + self.cash + self.opening + self.interest + self.adjustment + self.suspense
     }
 }
 
@@ -67,7 +80,7 @@ impl Proof {
         self.problem_count == 0
     }
 
-    fn problem(&mut self, problem: impl fmt::Display) {
+    pub(super) fn problem(&mut self, problem: impl fmt::Display) {
         self.problem_count += 1;
         if self.problems.len() < Proof::MAX_PROBLEMS {
             self.problems.push(problem.to_string());
@@ -95,10 +108,22 @@ impl fmt::Display for Proof {
                 (show(totals.customers), show(totals.cash), show(totals.opening));
             write!(
                 f,
-                "; {currency}: customers {customers} + cash {cash} + opening {opening} = 0"
+                "; {currency}: customers {customers} + cash {cash} + opening {opening}"
             )?;
+            let seldom = [
+                ("interest", totals.interest),
+                ("adjustment", totals.adjustment),
+                ("suspense", totals.suspense),
+            ];
+            for (name, sum) in seldom.into_iter().filter(|&(_, sum)| sum != 0) {
+                write!(f, " + {name} {}", show(sum))?;
+            }
+            f.write_str(" = 0")?;
         }
-        Ok(())
+        match &self.head {
+            Some(head) => write!(f, "; head {}:{head}", self.lsn),
+            None => Ok(()),
+        }
     }
 }
 
@@ -112,6 +137,7 @@ struct Ledger {
     withdrawn: i128,
     greatest_txn_id: Option<TxnId>,
     rows: u64,
+    interest_period: Option<Period>,
     /// Whether the row was met that the stored account is as of.
     met_stored: bool,
 }
@@ -126,17 +152,30 @@ struct Ledger {
 /// - all accounts together are zero in each currency;
 /// - every card opens an account that exists;
 /// - no transaction id has two outcomes on an account, and none is reversed twice;
-/// - every reversal undoes an approved row of the same account, other side, terminal and id, by its whole amount.
+/// - every reversal undoes an approved row of the same account, other side, terminal and id, by its whole amount;
+/// - no account has interest twice for a month;
+/// - every row names a card of its account and an operator's action that posted it, where it names one;
+/// - the hash chain, computed anew from the first row and action, has the head that is stored with each commit.
 ///
 /// # Errors
 /// If the file cannot be read. What is wrong with its contents is in the [`Proof`].
 pub fn verify(path: &Path) -> Result<Proof, BankFileError> {
+    verify_with_receipts(path, &[])
+}
+
+/// As [`verify`], and that the history up to each receipt's row is still what it was when the receipt was given.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_with_receipts(path: &Path, receipts: &[ReceiptHead]) -> Result<Proof, BankFileError> {
     let mut connection = connect(path, Access::ReadOnly)?;
     let snapshot = connection
         .transaction()
         .map_err(BankFileError::sqlite("taking a snapshot"))?;
     let mut proof = Proof {
         lsn: Lsn::ZERO,
+        head: None,
+        actions: 0,
         accounts: 0,
         cards: 0,
         currencies: BTreeMap::new(),
@@ -148,12 +187,22 @@ pub fn verify(path: &Path) -> Result<Proof, BankFileError> {
     let mut ledgers = read_ledgers(&snapshot, &mut proof)?;
     let checkpoint = read_checkpoint_lsn(&snapshot)?;
     let stored_totals = read_totals(&snapshot)?;
-    let totals = add_up_journal(&snapshot, &mut ledgers, checkpoint, &stored_totals, &mut proof)?;
+    let mut links = Links::new(&snapshot, receipts)?;
+    let totals = add_up_journal(
+        &snapshot,
+        &mut ledgers,
+        checkpoint,
+        &stored_totals,
+        &mut links,
+        &mut proof,
+    )?;
+    links.end(&snapshot, &mut proof)?;
     check_accounts(&ledgers, &mut proof);
     check_trial_balance(&ledgers, &totals, &mut proof);
     check_cards(&snapshot, &mut proof)?;
     check_ids(&snapshot, &mut proof)?;
     check_reversals(&snapshot, &mut proof)?;
+    check_names(&snapshot, &mut proof)?;
     proof.accounts = ledgers.len();
     Ok(proof)
 }
@@ -193,6 +242,7 @@ fn read_ledgers(
                     withdrawn: 0,
                     greatest_txn_id: None,
                     rows: 0,
+                    interest_period: None,
                     met_stored: false,
                 };
                 ledgers.insert(ledger.stored.id, ledger);
@@ -209,6 +259,7 @@ fn add_up_journal(
     ledgers: &mut HashMap<AccountId, Ledger>,
     checkpoint: Lsn,
     stored_totals: &Totals,
+    links: &mut Links<'_>,
     proof: &mut Proof,
 ) -> Result<Totals, BankFileError> {
     let sqlite = BankFileError::sqlite("reading the journal");
@@ -237,6 +288,7 @@ fn add_up_journal(
         }
         proof.lsn = row.lsn;
         add_row(&row, ledgers, &mut totals, checkpoint, proof);
+        links.add(snapshot, &row, proof)?;
         if row.lsn == checkpoint {
             checkpoint_met = true;
             check_totals(&totals, stored_totals, checkpoint, proof);
@@ -283,6 +335,8 @@ fn add_row(
         Kind::Opening => amount >= 0 && approved && row.contra == Contra::System(SystemAccount::Opening),
         Kind::Advice => amount > 0 && row.contra == Contra::System(SystemAccount::Cash),
         Kind::Fence => amount == 0 && !approved && row.contra == Contra::System(SystemAccount::Cash),
+        Kind::Interest => amount != 0 && approved && row.contra == Contra::System(SystemAccount::Interest),
+        Kind::Adjustment => amount != 0 && approved && matches!(row.contra, Contra::System(_)),
         // Compared with its original.
         Kind::Reversal => amount != 0,
     };
@@ -292,11 +346,23 @@ fn add_row(
             row.kind.name()
         ));
     }
-    if (row.kind == Kind::Opening) != row.txn_id.is_none()
-        || (row.kind == Kind::Opening) != row.terminal.is_none()
+    let by_bank = matches!(row.kind, Kind::Opening | Kind::Interest | Kind::Adjustment);
+    if by_bank != row.txn_id.is_none() || by_bank != row.terminal.is_none() || (by_bank && row.card.is_some())
     {
         proof.problem(format!(
-            "journal row {lsn}: an id and a terminal are there exactly where it is no opening"
+            "journal row {lsn}: an id and a terminal are there exactly where the bank itself has not posted it"
+        ));
+    }
+    // Accounts are opened by loading a list, too.
+    let may_be_ordered = by_bank || row.action.is_none();
+    if !may_be_ordered || (by_bank && row.kind != Kind::Opening && row.action.is_none()) {
+        proof.problem(format!(
+            "journal row {lsn}: an operator's action is there exactly where one has posted it"
+        ));
+    }
+    if (row.kind == Kind::Interest) != row.period.is_some() {
+        proof.problem(format!(
+            "journal row {lsn}: a month is there exactly where it is interest"
         ));
     }
     // A search for an old id ends where rows are older than it can be.
@@ -348,6 +414,15 @@ fn add_row(
             prev_lsn: row.prev_lsn,
             txn_id: row.txn_id.filter(|_| row.kind != Kind::Reversal),
         };
+        if let Some(period) = row.period {
+            if ledger.interest_period.is_some_and(|newest| newest >= period) {
+                proof.problem(format!(
+                    "journal row {lsn}: account {} has interest for {period} twice, or after a later month",
+                    row.account
+                ));
+            }
+            ledger.interest_period = ledger.interest_period.max(Some(period));
+        }
         ledger.add(row, &claim, checkpoint, proof);
     }
     if let (Some(payee), Some(side)) = (payee, row.contra_side) {
@@ -448,6 +523,11 @@ impl Ledger {
                 "account {id} is stored with another greatest transaction id than it has as of journal row {last_lsn}"
             ));
         }
+        if self.stored.interest_period != self.interest_period {
+            proof.problem(format!(
+                "account {id} is stored with another newest month of interest than it has as of journal row {last_lsn}"
+            ));
+        }
         let pairs = [
             ("balance", i128::from(self.stored.balance.minor()), self.balance),
             (
@@ -523,6 +603,9 @@ fn check_trial_balance(ledgers: &HashMap<AccountId, Ledger>, totals: &Totals, pr
                 }
             }
             SystemAccount::Opening => currency.opening += total,
+            SystemAccount::Interest => currency.interest += total,
+            SystemAccount::Adjustment => currency.adjustment += total,
+            SystemAccount::Suspense => currency.suspense += total,
         }
     }
     let unbalanced: Vec<_> = proof
@@ -575,6 +658,39 @@ fn check_reversals(snapshot: &Connection, proof: &mut Proof) -> Result<(), BankF
             "journal row {lsn} and the row that it reverses do not fit"
         ));
     })
+}
+
+/// What rows say of cards and actions.
+fn check_names(snapshot: &Connection, proof: &mut Proof) -> Result<(), BankFileError> {
+    let wrong_card = "SELECT lsn FROM journal LEFT JOIN cards USING (card_id)
+         WHERE journal.card_id IS NOT NULL AND cards.account IS NOT journal.account";
+    each_row(snapshot, wrong_card, &[], |lsn| {
+        proof.problem(format!(
+            "journal row {lsn} names a card that does not open its account"
+        ));
+    })?;
+    // A run of interest posts many rows, and names none of them.
+    let wrong_action = "SELECT journal.lsn FROM journal LEFT JOIN actions USING (action)
+         WHERE journal.action IS NOT NULL
+             AND (actions.action IS NULL OR actions.lsn IS NOT CASE WHEN journal.kind = ?1 THEN NULL ELSE journal.lsn END)";
+    each_row(snapshot, wrong_action, &[Kind::Interest.number()], |lsn| {
+        proof.problem(format!(
+            "journal row {lsn} and the operator's action that posted it do not fit"
+        ));
+    })?;
+    let (actions, last): (i64, Option<i64>) = snapshot
+        .query_row("SELECT count(*), max(action) FROM actions", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .map_err(BankFileError::sqlite("counting operators' actions"))?;
+    proof.actions = actions.unsigned_abs();
+    if actions != last.unwrap_or(0) {
+        proof.problem(format!(
+            "of the operators' actions up to {} there are {actions}",
+            last.unwrap_or(0)
+        ));
+    }
+    Ok(())
 }
 
 fn check_ids(snapshot: &Connection, proof: &mut Proof) -> Result<(), BankFileError> {

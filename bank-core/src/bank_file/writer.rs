@@ -15,16 +15,26 @@ use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::rows::{Dirty, INSERT_ROW, Totals, add_to_totals, card_status_name, insert_row, write_checkpoint};
+use super::chain::{insert_action, insert_commit};
+use super::closing::insert_closing;
+use super::create::insert_card;
+use super::rows::{
+    Dirty, INSERT_ROW, Totals, add_to_totals, card_status_name, insert_account, insert_row, write_checkpoint,
+};
 use super::{Access, BankFileError, OpenedBank, connect};
 use crate::account::AccountChange;
-use crate::ids::{AccountId, Lsn, TxnId};
-use crate::journal::{Batch, Store, Update};
+use crate::chain::{Chain, Head};
+use crate::ids::{AccountId, ActionId, Lsn, TxnId};
+use crate::interest::Period;
+use crate::journal::{AccountTerms, Batch, Store, Update};
 use crate::limits::{
     ACCOUNT_CHECKPOINT_ROWS, ACCOUNT_CHECKPOINT_SLICE, BANK_FILE_BUSY_RETRIES, BANK_FILE_BUSY_WAIT,
     WAL_CHECKPOINT_BYTES, WAL_RESTART_WAIT, WRITER_CACHE_BYTES,
 };
+use crate::money::Money;
+use crate::row::Kind;
 use crate::sync::Mutex;
+use crate::time::Timestamp;
 
 /// When checkpoints are made.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +68,8 @@ pub(crate) struct BankFileWriter {
     /// Accounts that changed since the account checkpoint that is under way, or since the last one.
     dirty: Dirty,
     flush: Option<Flush>,
+    chain: Chain,
+    last_action: Option<ActionId>,
     wal: WalCheckpoints,
     policy: CheckpointPolicy,
 }
@@ -101,6 +113,8 @@ impl BankFileWriter {
             })),
             dirty: opened.dirty,
             flush: None,
+            chain: Chain::after(opened.chain.head),
+            last_action: opened.chain.last_action,
         };
         Ok((writer, opened.lock))
     }
@@ -131,7 +145,8 @@ impl BankFileWriter {
         let mut update = self.connection.prepare_cached(
             "UPDATE accounts SET balance = ?2, last_lsn = ?3, last_time = ?4, business_date = ?5,
                  withdrawn = CASE WHEN business_date < ?5 THEN ?6 ELSE withdrawn + ?6 END,
-                 greatest_txn_id = CASE WHEN ?7 IS NULL OR ?7 < greatest_txn_id THEN greatest_txn_id ELSE ?7 END
+                 greatest_txn_id = CASE WHEN ?7 IS NULL OR ?7 < greatest_txn_id THEN greatest_txn_id ELSE ?7 END,
+                 interest_period = CASE WHEN ?8 IS NULL OR ?8 < interest_period THEN interest_period ELSE ?8 END
              WHERE account = ?1 AND last_lsn < ?3",
         )?;
         for (id, change) in slice.into_iter().rev() {
@@ -144,6 +159,7 @@ impl BankFileWriter {
                 change.moment.date.days(),
                 change.withdrawn.minor(),
                 txn_id.as_ref().map(|bytes| &bytes[..]),
+                change.interest.map(Period::number),
             ])?;
             if changed != 1 {
                 return Err(rusqlite::Error::StatementChangedRows(changed));
@@ -157,21 +173,33 @@ impl BankFileWriter {
         Ok(())
     }
 
-    fn write(&mut self, batch: &Batch, slice: usize) -> rusqlite::Result<()> {
+    fn write(&mut self, batch: &Batch, slice: usize) -> rusqlite::Result<Option<Head>> {
+        for action in &batch.actions {
+            insert_action(&self.connection, action)?;
+            self.chain.add_action(action);
+            self.last_action = Some(action.id);
+        }
         {
             let mut insert = self.connection.prepare_cached(&INSERT_ROW)?;
             for row in &batch.rows {
                 insert_row(&mut insert, row)?;
+                self.chain.add_row(row);
             }
+        }
+        let head = self.chain.seal();
+        if let Some(head) = head {
+            let last_lsn = self.books.lock().lsn;
+            insert_commit(&self.connection, last_lsn, self.last_action, head)?;
         }
         for update in &batch.updates {
             write_update(&self.connection, update)?;
         }
         self.write_slice(slice)?;
-        self.connection.prepare_cached("COMMIT")?.execute([]).map(drop)
+        self.connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(head)
     }
 
-    fn commit_with_slice(&mut self, batch: &Batch, slice: usize) -> Result<(), BankFileError> {
+    fn commit_with_slice(&mut self, batch: &Batch, slice: usize) -> Result<Option<Head>, BankFileError> {
         begin(&self.connection)?;
         let mut books = self.books.lock();
         for row in &batch.rows {
@@ -179,7 +207,8 @@ impl BankFileWriter {
             books.lsn = row.lsn;
         }
         drop(books);
-        for row in &batch.rows {
+        // An opening is written with its account.
+        for row in batch.rows.iter().filter(|row| row.kind != Kind::Opening) {
             for (id, change) in row.changes() {
                 self.dirty
                     .entry(id)
@@ -193,7 +222,7 @@ impl BankFileWriter {
 }
 
 impl Store for BankFileWriter {
-    fn commit(&mut self, batch: &Batch) -> Result<(), BankFileError> {
+    fn commit(&mut self, batch: &Batch) -> Result<Option<Head>, BankFileError> {
         // More than a commit can make dirty, so that the checkpoint gets ahead.
         let slice = self.policy.account_checkpoint_slice.max(4 * batch.rows.len());
         self.commit_with_slice(batch, slice)
@@ -299,14 +328,36 @@ fn write_update(connection: &Connection, update: &Update) -> rusqlite::Result<()
             .execute([]),
         Update::Terminal(terminal) => connection
             .prepare_cached(
-                "INSERT INTO terminals (terminal, registered, secret_hash) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET secret_hash = excluded.secret_hash",
+                "INSERT INTO terminals (terminal, registered, secret_hash, retired) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET secret_hash = excluded.secret_hash, retired = excluded.retired",
             )?
             .execute(params![
                 terminal.id.as_str(),
                 terminal.registered.millis(),
                 terminal.secret_hash.as_ref().map(|hash| &hash.0[..]),
+                terminal.retired.map(Timestamp::millis),
             ]),
+        Update::Account(AccountTerms {
+            account,
+            status,
+            overdraft_limit,
+            daily_limit,
+        }) => connection
+            .prepare_cached(
+                "UPDATE accounts SET status = ?2, overdraft_limit = ?3, daily_limit = ?4 WHERE account = ?1",
+            )?
+            .execute(params![
+                account.get() as i64,
+                status.name(),
+                overdraft_limit.minor(),
+                daily_limit.map(Money::minor),
+            ]),
+        Update::NewAccount(account) => return insert_account(connection, account),
+        Update::NewCard { id, card } => return insert_card(connection, Some(*id), card),
+        Update::CutOver(cut_over) => connection
+            .prepare_cached("UPDATE bank SET cut_over = ?1")?
+            .execute([cut_over.minutes()]),
+        Update::Closing(closing) => return insert_closing(connection, closing),
     }
     .map(drop)
 }

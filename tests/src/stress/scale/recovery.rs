@@ -152,6 +152,7 @@ fn post_some(bank: &Bank, rows: u64, accounts: u64, mut random: StdRng) -> Resul
         let order = Order {
             txn_id: TxnId::generate(),
             terminal,
+            card: None,
             transaction: match n % 2 {
                 0 => Transaction::Deposit { amount },
                 _ => Transaction::Withdraw { amount },
