@@ -7,7 +7,8 @@ use atm_cli::connection::{Connection, Outcome};
 use atm_tests::{Server, TestBank};
 use bank_core::limits::{MAX_REPLY_BYTES, MAX_REQUEST_BYTES};
 use bank_core::protocol::{
-    ErrorCode, Greeting, Hello, MAGIC, Proof, Reply, ReplyBody, Request, RequestBody, decode, encode, split,
+    ErrorCode, Greeting, Hello, MAGIC, Proof, Reply, ReplyBody, Request, RequestBody, VERSION, decode,
+    encode, split,
 };
 use bank_core::{Amount, TxnId};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
@@ -73,7 +74,7 @@ fn hello() -> Vec<u8> {
     encode(
         &Hello {
             magic: MAGIC,
-            version: 1,
+            version: VERSION,
             terminal: "TEST",
             proof: Proof::None,
         },
@@ -100,14 +101,14 @@ fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
 #[test]
 fn a_first_frame_that_is_no_hello_is_refused_by_name() {
     let mut bench = Bench::new(&[]);
-    let mut version_2 = hello();
-    version_2[8] = 2;
+    let mut version_3 = hello();
+    version_3[8] = 3;
     let mut secret = Vec::new();
     let proof = Proof::Secret(bank_core::protocol::Secret(b"x"));
     encode(
         &Hello {
             magic: MAGIC,
-            version: 1,
+            version: VERSION,
             terminal: "TEST",
             proof,
         },
@@ -117,7 +118,7 @@ fn a_first_frame_that_is_no_hello_is_refused_by_name() {
     encode(
         &Hello {
             magic: MAGIC,
-            version: 1,
+            version: VERSION,
             terminal: "no id",
             proof: Proof::None,
         },
@@ -131,7 +132,7 @@ fn a_first_frame_that_is_no_hello_is_refused_by_name() {
         (&[0xff; 64], ErrorCode::FrameTooLong),
         (&[0, 0, 0, 0], ErrorCode::MalformedFrame),
         (&[0, 0, 0, 3, 1, 2, 3], ErrorCode::MalformedFrame),
-        (&version_2, ErrorCode::UnsupportedVersion),
+        (&version_3, ErrorCode::UnsupportedVersion),
         (&secret, ErrorCode::TerminalRefused),
         (&unnamed, ErrorCode::TerminalRefused),
         (&longer, ErrorCode::MalformedFrame),

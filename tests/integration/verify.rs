@@ -196,7 +196,7 @@ fn what_is_no_bank_is_said_to_be_none() {
         file.pragma_update(None, "user_version", version).unwrap();
     };
     set_version(7);
-    check("has version 7 and was written by a newer program: this one knows versions 2 to 3");
+    check("has version 7 and was written by a newer program: this one knows versions 2 to 4");
     set_version(1);
-    check("has version 1, and this program knows versions 2 to 3: use the program that wrote it");
+    check("has version 1, and this program knows versions 2 to 4: use the program that wrote it");
 }

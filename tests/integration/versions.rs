@@ -37,59 +37,86 @@ fn columns(bank: &TestBank) -> Vec<String> {
     found.collect::<Result<_, _>>().unwrap()
 }
 
-#[test]
-fn a_bank_of_version_2_is_read_as_it_is_and_served_as_version_3() {
-    let bank = fixture("bank-v2");
-    bank.assert_verifies();
-    let statement = bank.server_command(&["statement", "--account", "1"]);
-    assert!(stdout(&statement).contains("account 1: balance 1210.00 USD"));
-    assert_eq!(version(&bank), 2, "who only reads changes nothing");
+/// The version that this program writes.
+const NEWEST: i64 = 4;
 
-    let server = bank.serve();
-    let mut first = server.login("1", "0001");
-    assert_eq!(first.balance().unwrap().balance.minor(), 121_000);
-    first
-        .deposit(
-            bank_core::TxnId::generate(),
-            bank_core::Amount::from_minor(5).unwrap(),
+/// The older versions of which there is a fixture, and what account 1 has in each.
+const OLDER: [(i64, &str, &str); 2] = [(2, "bank-v2", "1210.00"), (3, "bank-v3", "1210.00")];
+
+#[test]
+fn a_bank_of_every_older_version_is_read_as_it_is_and_served_as_the_newest() {
+    for (number, name, balance) in OLDER {
+        let bank = fixture(name);
+        bank.assert_verifies();
+        let statement = bank.server_command(&["statement", "--account", "1"]);
+        assert!(stdout(&statement).contains(balance), "{}", stdout(&statement));
+        assert_eq!(version(&bank), number, "who only reads changes nothing");
+
+        let server = bank.serve();
+        let mut first = server.login("1", "0001");
+        assert_eq!(first.balance().unwrap().balance.minor(), 121_000);
+        first
+            .deposit(
+                bank_core::TxnId::generate(),
+                bank_core::Amount::from_minor(5).unwrap(),
+            )
+            .unwrap();
+        for _ in 0..2 {
+            assert!(server.client().login(&"3".parse().unwrap(), "9999").is_err());
+        }
+        assert!(
+            server.client().login(&"3".parse().unwrap(), "0003").is_err(),
+            "the wrong PIN that the old program counted still counts"
+        );
+        bank.assert_verifies();
+        server.kill();
+        assert_eq!(version(&bank), NEWEST);
+        let file = Connection::open(bank.path()).unwrap();
+        let refused: i64 = file
+            .query_row("SELECT refused_logins FROM bank", [], |row| row.get(0))
+            .unwrap();
+        assert!(refused >= 3);
+        drop(file);
+        assert_eq!(columns(&bank), columns(&TestBank::generate(1)));
+        assert_eq!(words(&bank), words(&TestBank::generate(1)));
+        let proof = stdout(&bank.server_command(&["verify"]));
+        assert!(proof.contains("; head "), "its history is in the chain: {proof}");
+        bank.serve().login("2", "0002");
+    }
+}
+
+/// What the tables of names hold, and what views say.
+fn words(bank: &TestBank) -> Vec<String> {
+    let file = Connection::open(bank.path()).unwrap();
+    let mut select = file
+        .prepare(
+            "SELECT 'kind ' || kind || name FROM kinds UNION ALL SELECT 'outcome ' || outcome || name FROM outcomes
+             UNION ALL SELECT 'system ' || account || name FROM system_names
+             UNION ALL SELECT sql FROM sqlite_schema WHERE type = 'view'",
         )
         .unwrap();
-    for _ in 0..2 {
-        assert!(server.client().login(&"3".parse().unwrap(), "9999").is_err());
-    }
-    assert!(
-        server.client().login(&"3".parse().unwrap(), "0003").is_err(),
-        "the wrong PIN that the old program counted still counts"
-    );
-    bank.assert_verifies();
-    server.kill();
-    assert_eq!(version(&bank), 3);
-    let file = Connection::open(bank.path()).unwrap();
-    let refused: i64 = file
-        .query_row("SELECT refused_logins FROM bank", [], |row| row.get(0))
-        .unwrap();
-    assert_eq!(refused, 3);
-    drop(file);
-    assert_eq!(columns(&bank), columns(&TestBank::generate(1)));
-    bank.assert_verifies();
-    bank.serve().login("2", "0002");
+    let found = select.query_map([], |row| row.get(0)).unwrap();
+    found.collect::<Result<_, _>>().unwrap()
 }
 
 #[test]
 fn whatever_writes_to_an_old_bank_brings_it_up_to_date() {
-    let bank = fixture("bank-v2");
-    let secret = bank.directory().join("secret");
-    let added = bank.server_command(&["add-terminal", "ATM-9", "--secret-file", secret.to_str().unwrap()]);
-    assert!(added.status.success(), "{}", stderr(&added));
-    assert_eq!(version(&bank), 3);
+    for (_, name, _) in OLDER {
+        let bank = fixture(name);
+        let secret = bank.directory().join("secret");
+        let added =
+            bank.server_command(&["add-terminal", "ATM-9", "--secret-file", secret.to_str().unwrap()]);
+        assert!(added.status.success(), "{}", stderr(&added));
+        assert_eq!(version(&bank), NEWEST);
 
-    let bank = fixture("bank-v2");
-    let list = bank.write("list.csv", "Ken,2468,100\n");
-    let loaded = bank.server_command(&["load", list.to_str().unwrap(), "--append"]);
-    assert!(loaded.status.success(), "{}", stderr(&loaded));
-    assert_eq!(version(&bank), 3);
-    bank.assert_verifies();
-    bank.serve().login("Ken", "2468");
+        let bank = fixture(name);
+        let list = bank.write("list.csv", "Ken,2468,100\n");
+        let loaded = bank.server_command(&["load", list.to_str().unwrap(), "--append"]);
+        assert!(loaded.status.success(), "{}", stderr(&loaded));
+        assert_eq!(version(&bank), NEWEST);
+        bank.assert_verifies();
+        bank.serve().login("Ken", "2468");
+    }
 }
 
 #[test]
