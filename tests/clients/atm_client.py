@@ -416,7 +416,7 @@ class Script:
     def greet(self, ken: Connection, jack: Connection) -> None:
         self.doing = "hello"
         welcome = ken.hello("PY-1")
-        self.same("welcome", welcome, Welcome(1, welcome.time, 1024, 16_384))
+        self.same("welcome", welcome, Welcome(2, welcome.time, 1024, 16_384))
         self.same("clocks agree to an hour", abs(welcome.time - time.time_ns() // 1_000_000) < 3_600_000, True)
         self.doing = "ping"
         pong = ken.ask(ping())

@@ -35,7 +35,7 @@ impl CommitLoop {
         let mut begin = self.connection.prepare("BEGIN IMMEDIATE")?;
         let mut commit = self.connection.prepare("COMMIT")?;
         let mut insert = self.connection.prepare(
-            "INSERT INTO journal VALUES (?1, ?2, 20778, 2, 0, ?3, 77777, 1, 'STRESS', 5000, 105000, ?4, NULL, NULL, NULL)",
+            "INSERT INTO journal VALUES (?1, ?2, 20778, 2, 0, ?3, 77777, 1, 'STRESS', 5000, 105000, ?4, NULL, NULL, NULL, 1, NULL, NULL)",
         )?;
         let started = Instant::now();
         let mut lsn = first;
