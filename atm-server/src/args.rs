@@ -35,8 +35,32 @@ last four digits of that number, with leading zeros: card 7 has PIN 0007, card 1
     Serve(ServeArgs),
     /// Prove that the books of a bank file balance, also while it is being served
     Verify(VerifyArgs),
-    /// Show an account's newest journal rows, also while the bank is being served
+    /// Show journal rows by account, terminal, date or transaction id, also while the bank is being served
+    #[command(
+        after_help = "An account's rows are found at once. For those of a terminal, a date or an id all of the journal is read, \
+about two million rows a second.\n\
+A row in CSV and JSON: time in UTC (RFC 3339); outcome approved or declined, code says why; amount and balance are those of account, with \
+all digits of its currency; contra is the other account, or one of the bank's own. JSON is one object a line, a row each."
+    )]
     Statement(StatementArgs),
+    /// Tell all that the bank knows of one transaction id, also while the bank is being served
+    #[command(
+        after_help = "All of the journal is read, about two million rows a second. It ends with 1 if the id is not in the journal."
+    )]
+    Dispute(DisputeArgs),
+    /// Copy a bank file, also while it is being served, and prove the copy's books
+    #[command(
+        after_help = "The copy is one whole file as of one journal row. The pepper file is not in it: back that up apart, and keep \
+the two apart, since together they are every PIN. Should the copying be killed, a file with .tmp at the end of its name is left, which is nobody's: \
+remove it."
+    )]
+    Backup(BackupArgs),
+    /// Put a backup in the place of a bank file; the bank must not be served
+    #[command(
+        after_help = "The bank that was there is never deleted: it is kept beside the new one, as FILE.before-restore-1, 2, 3 and so on, \
+and can be restored from in its turn. Terminals remember what they have done since the backup: their next day's close names the difference."
+    )]
+    Restore(RestoreArgs),
     /// Register a terminal with a secret, without which nobody comes in under its id; the bank must not be served
     AddTerminal(AddTerminalArgs),
     /// Tell a running server what only an operator may, through its operators' socket
@@ -271,14 +295,101 @@ pub struct RotatePepperArgs {
 
 /// Arguments of `statement`.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("which").args(["account", "terminal", "txn_id", "from", "to"]).multiple(true).required(true)))]
 pub struct StatementArgs {
     /// Which bank.
     #[command(flatten)]
     pub bank: BankArgs,
-    /// The account's number
-    #[arg(long, value_name = "N")]
-    pub account: bank_core::AccountId,
-    /// Show at most so many rows, the newest
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub lines: usize,
+    /// The rows of the account with this number
+    #[arg(long, value_name = "N", conflicts_with_all = ["terminal", "txn_id"])]
+    pub account: Option<bank_core::AccountId>,
+    /// The rows of this terminal
+    #[arg(long, value_name = "ID", conflicts_with = "txn_id")]
+    pub terminal: Option<bank_core::TerminalId>,
+    /// The rows under this transaction id
+    #[arg(long, value_name = "UUID")]
+    pub txn_id: Option<bank_core::TxnId>,
+    /// From this business date on, such as 2026-11-22
+    #[arg(long, value_name = "DATE")]
+    pub from: Option<bank_core::BusinessDate>,
+    /// Up to this business date, itself included
+    #[arg(long, value_name = "DATE")]
+    pub to: Option<bank_core::BusinessDate>,
+    /// At most so many rows, the newest [default: 20 without dates, all with them]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32))]
+    pub lines: Option<u32>,
+    /// How the rows are written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub format: StatementFormat,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StatementFormat {
+    /// For people
+    Text,
+    /// A first line with the columns' names, then a line for each row
+    Csv,
+    /// An object for each row, on a line of its own
+    Json,
+}
+
+/// Arguments of `dispute`.
+#[derive(Debug, clap::Args)]
+pub struct DisputeArgs {
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: BankArgs,
+    /// The transaction's id, as it is on the receipt and in the terminal's journal
+    #[arg(long, value_name = "UUID")]
+    pub txn_id: bank_core::TxnId,
+    /// How it is told
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub format: DisputeFormat,
+}
+
+/// How a dispute is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DisputeFormat {
+    /// For people
+    Text,
+    /// One line of JSON
+    Json,
+}
+
+/// Arguments of `backup`.
+#[derive(Debug, clap::Args)]
+pub struct BackupArgs {
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: BankArgs,
+    /// The copy; it becomes a file of the owner alone, and is there whole or not at all
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// Put the copy in the place of an older one
+    #[arg(long)]
+    pub replace: bool,
+    /// Do not prove the copy's books: quicker, and a bank whose books do not balance is copied, too
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Answer in one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, clap::Args)]
+pub struct RestoreArgs {
+    /// The copy that is to be the bank; it stays as it is
+    #[arg(long, value_name = "COPY")]
+    pub from: PathBuf,
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: SecretBankArgs,
+    /// Restore although the bank has rows, PINs or terminals that the copy has not
+    #[arg(long)]
+    pub lose_newer: bool,
+    /// Answer in one line of JSON
+    #[arg(long)]
+    pub json: bool,
 }

@@ -56,17 +56,17 @@ pub fn sync_directory_of(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// What either of the two said, or the operating system of the directory.
-pub fn write_beside(
+pub fn write_beside<E: From<io::Error>>(
     path: &Path,
-    create: impl FnOnce(&Path) -> io::Result<()>,
-    put_in_place: impl FnOnce(&Path) -> io::Result<()>,
-) -> io::Result<()> {
+    create: impl FnOnce(&Path) -> Result<(), E>,
+    put_in_place: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
     let beside = path.with_added_extension(format!("{}.tmp", std::process::id()));
     // What an earlier process with this number has left when it was killed is nobody's, and may have keys in it.
     let _ = fs::remove_file(&beside);
     let written = create(&beside).and_then(|()| put_in_place(&beside));
     let _ = fs::remove_file(&beside);
-    written.and_then(|()| sync_directory_of(path))
+    written.and_then(|()| Ok(sync_directory_of(path)?))
 }
 
 #[cfg(test)]

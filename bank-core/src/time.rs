@@ -18,6 +18,14 @@ impl Timestamp {
     pub const fn millis(self) -> i64 {
         self.0
     }
+
+    /// The instant for programs: `2022-02-22T19:22:22.000Z` (RFC 3339), always with milliseconds.
+    pub fn rfc3339(self) -> String {
+        jiff::Timestamp::from_millisecond(self.0).map_or_else(
+            |_| self.to_string(),
+            |time| time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+        )
+    }
 }
 
 impl fmt::Display for Timestamp {
@@ -206,6 +214,19 @@ mod tests {
         check(-1, "1969-12-31");
         check(1_795_305_599_999, "2026-11-21");
         check(1_795_305_600_000, "2026-11-22");
+    }
+
+    #[test]
+    fn a_date_is_read_as_it_is_written() {
+        for days in [-719_528, -1, 0, 20_779, 2_932_896] {
+            let date = BusinessDate(days);
+            assert_eq!(date.to_string().parse(), Ok(date));
+        }
+    }
+
+    #[test]
+    fn an_instant_is_written_for_programs() {
+        assert_eq!(Timestamp(1_645_557_742_009).rfc3339(), "2022-02-22T19:22:22.009Z");
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! What each command does.
 
 mod administer;
+mod backup;
 mod certificate;
+mod dispute;
 mod load;
 mod peppers;
+mod restore;
+mod rows;
 mod serve;
 mod statement;
 mod terminals;
@@ -48,6 +52,9 @@ pub fn run(args: Args) -> Ended {
         Command::Serve(args) => return serve::serve(args),
         Command::Verify(args) => verify::verify(&args),
         Command::Statement(args) => statement::statement(&args),
+        Command::Dispute(args) => dispute::dispute(&args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => restore::restore(args),
         Command::AddTerminal(args) => terminals::add_terminal(&args),
         Command::Admin(args) => administer::administer(args),
         Command::Certificate(args) => certificate::certificate(&args),

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
@@ -120,7 +120,8 @@ pub fn create_bank(
     made
 }
 
-fn put_in_place(new: &Path, path: &Path) -> Result<(), BankFileError> {
+/// Puts a whole bank file in the place of `path`, whose lock the caller has.
+pub(super) fn put_in_place(new: &Path, path: &Path) -> Result<(), BankFileError> {
     let io = BankFileError::io(new);
     File::open(new).and_then(|file| file.sync_all()).map_err(&io)?;
     retire(path)?;
@@ -140,16 +141,25 @@ fn retire(path: &Path) -> Result<(), BankFileError> {
             path,
         )?;
     }
-    let name = path.file_name().unwrap_or_default();
-    for suffix in ["-wal", "-shm", "-journal"] {
-        let mut log = name.to_owned();
-        log.push(suffix);
-        remove_if_there(&path.with_file_name(log))?;
-    }
+    remove_logs(path)?;
     sync_directory_of(path).map_err(BankFileError::io(path))
 }
 
-fn remove_if_there(path: &Path) -> Result<(), BankFileError> {
+/// Removes what SQLite keeps beside a database: of one that is whole without it, or that nobody wants any more.
+pub(super) fn remove_logs(path: &Path) -> Result<(), BankFileError> {
+    ["-wal", "-shm", "-journal"]
+        .into_iter()
+        .try_for_each(|suffix| remove_if_there(&log_of(path, suffix)))
+}
+
+/// The file that SQLite keeps beside a database under its name with that suffix.
+pub(super) fn log_of(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+pub(super) fn remove_if_there(path: &Path) -> Result<(), BankFileError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(BankFileError::io(path)(error)),
         _ => Ok(()),

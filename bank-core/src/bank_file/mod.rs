@@ -4,6 +4,7 @@
 //! that a commit that returned is on disk, that opening serves only what is on disk, and that a failure is
 //! told and never papered over. It does not decide anything about money.
 
+mod backup;
 mod chain;
 mod closing;
 mod create;
@@ -13,6 +14,7 @@ mod peppers;
 mod reader;
 mod rows;
 mod schema;
+mod statements;
 mod terminals;
 mod verify;
 mod writer;
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+pub use backup::{BackupError, Copied, Newer, Progress, Restored, backup, restore};
 pub(crate) use closing::ClosingWithTotals;
 pub use closing::{Closing, CurrencyDay, DayReport, Movement, TerminalDay, read_day_report};
 pub use create::{
@@ -35,7 +38,8 @@ pub(crate) use open::{OpenedBank, open_bank};
 pub use peppers::{Rotated, Rotation, rotate_pepper};
 pub(crate) use reader::History;
 pub(crate) use reader::Readers;
-pub use reader::{StatementLine, read_statement};
+pub use reader::StatementLine;
+pub use statements::{AccountStatement, BankSnapshot, Dispute, DisputedSide, Holder, Matter, Period, Select};
 pub use terminals::add_terminal;
 pub use verify::{CurrencyTotals, Proof, verify, verify_with_receipts};
 pub use writer::CheckpointPolicy;

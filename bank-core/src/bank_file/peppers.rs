@@ -101,10 +101,8 @@ fn cards_by_pepper(connection: &Connection) -> rusqlite::Result<BTreeMap<u32, u6
     found.collect()
 }
 
-/// That the peppers are those that the cards' PINs were hashed with. The newest, if it is new to the bank, is proven from now
-/// on, which is what is given: hashes are about to be made with it. Of older ones that have no proof none is wanted, since
-/// somebody may be about to forget them.
-pub(super) fn prove_peppers(connection: &Connection, peppers: &Peppers) -> Result<bool, BankFileError> {
+/// That the peppers are those that the cards' PINs were hashed with. Gives whether the newest is new to the bank.
+pub(super) fn check_peppers(connection: &Connection, peppers: &Peppers) -> Result<bool, BankFileError> {
     let sqlite = BankFileError::sqlite("reading the peppers' proofs");
     let mut select = connection
         .prepare("SELECT pepper_id, proof FROM peppers")
@@ -116,6 +114,14 @@ pub(super) fn prove_peppers(connection: &Connection, peppers: &Peppers) -> Resul
         peppers.check(id, &proof)?;
         is_new &= id != peppers.newest();
     }
+    Ok(is_new)
+}
+
+/// The same, and the newest, if it is new to the bank, is proven from now
+/// on, which is what is given: hashes are about to be made with it. Of older ones that have no proof none is wanted, since
+/// somebody may be about to forget them.
+pub(super) fn prove_peppers(connection: &Connection, peppers: &Peppers) -> Result<bool, BankFileError> {
+    let is_new = check_peppers(connection, peppers)?;
     if is_new {
         let (id, proof) = peppers.proof()?;
         connection

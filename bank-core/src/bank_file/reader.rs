@@ -1,8 +1,8 @@
-//! Reading the bank file while it is served, and without a server: cards at login, and statements.
+//! Reading the bank file while it is served: cards at login, customers' statements, and what became of an id.
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::Connection;
 
 use super::chain::{read_action, read_head_at};
 use super::closing::{Closing, Computed, DayReport, compute, report_of};
@@ -237,7 +237,7 @@ fn walk_chain(
 }
 
 /// Shows an account's rows from `newest` back, until `go_on` has seen enough.
-fn follow_chain(
+pub(super) fn follow_chain(
     connection: &Connection,
     account: AccountId,
     currency: Currency,
@@ -264,52 +264,4 @@ fn follow_chain(
         lsn = side.prev_lsn;
     }
     Ok(())
-}
-
-/// An account's statement straight from the file, whether or not the bank is being served: the account as of
-/// its newest row, and its newest rows, at most `lines` of them, newest first. `None` if there is no such account.
-///
-/// # Errors
-/// [`BankFileError`].
-pub fn read_statement(
-    path: &Path,
-    account: AccountId,
-    lines: usize,
-) -> Result<Option<(Account, Vec<StatementLine>)>, BankFileError> {
-    let sqlite = BankFileError::sqlite("reading a statement");
-    let mut connection = connect(path, Access::ReadOnly)?;
-    let snapshot = connection.transaction().map_err(&sqlite)?;
-    let Some(mut found) = read_one_account(&snapshot, account)? else {
-        return Ok(None);
-    };
-    // The `accounts` table may lag behind the journal: look among the rows since for newer ones of this account.
-    let mut select = snapshot
-        .prepare(&format!(
-            "SELECT {JOURNAL_READ} FROM journal
-             WHERE lsn > ?1 AND (account = ?2 OR (contra = ?2 AND contra_prev_lsn IS NOT NULL)) ORDER BY lsn"
-        ))
-        .map_err(&sqlite)?;
-    let mut newer = select
-        .query(params![found.last_lsn.get() as i64, account.get() as i64])
-        .map_err(&sqlite)?;
-    while let Some(columns) = newer.next().map_err(&sqlite)? {
-        let row = read_row(columns, |_| Some(found.currency))?;
-        row.changes()
-            .filter(|&(id, _)| id == account)
-            .for_each(|(_, change)| found.apply(&change));
-    }
-    let lines = walk_chain(&snapshot, account, found.currency, found.last_lsn, lines)?;
-    Ok(Some((found, lines)))
-}
-
-fn read_one_account(connection: &Connection, account: AccountId) -> Result<Option<Account>, BankFileError> {
-    connection
-        .query_row(
-            &format!("SELECT {ACCOUNT_COLUMNS} FROM accounts WHERE account = ?1"),
-            [account.get() as i64],
-            |columns| Ok(read_account(columns)),
-        )
-        .optional()
-        .map_err(BankFileError::sqlite("reading an account"))?
-        .transpose()
 }
