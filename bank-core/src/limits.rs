@@ -116,8 +116,8 @@ pub const STATEMENTS_AT_ONCE: usize = 2;
 /// Searches for old transactions at once. One may follow an account back to its opening, at some microseconds a row.
 pub const SEARCHES_AT_ONCE: usize = 2;
 
-/// Pages that a backup copies between two reports of how far it is: 4 MiB, some milliseconds.
-pub const BACKUP_STEP_PAGES: u16 = 1024;
+/// Pages that a backup copies between two reports of how far it is: 256 KiB, less than a millisecond.
+pub const BACKUP_STEP_PAGES: u16 = 64;
 
 /// How often a commit tries again to begin when another process writes to the bank file, each time waiting
 /// [`BANK_FILE_BUSY_WAIT`]: after 20 seconds the bank gives up rather than keep its customers waiting.

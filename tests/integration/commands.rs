@@ -313,12 +313,12 @@ fn a_statement_is_read_from_a_bank_that_is_served_and_from_one_that_crashed() {
             "transfer",
             "-20.50",
             "1007",
-            "account 1006: balance 100.00 USD",
+            "closing balance         100.00",
         ],
     );
     look(
         "1007",
-        &["transfer", "20.50", "1006", "account 1007: balance 20.50 USD"],
+        &["transfer", "20.50", "1006", "closing balance          20.50"],
     );
     server.kill();
     assert_eq!(look("1006", &[]), served);

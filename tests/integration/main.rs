@@ -2,6 +2,7 @@
 
 mod admin;
 mod attacks;
+mod books;
 mod check;
 mod commands;
 mod concurrency;

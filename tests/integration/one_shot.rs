@@ -238,7 +238,7 @@ fn what_is_refused_says_so_and_changes_nothing() {
     bank.assert_verifies();
     let statement = stdout(&bank.server_command(&["statement", "--account", "2"]));
     assert!(
-        statement.contains("opening") && statement.lines().count() == 3,
+        statement.contains(" opening ") && statement.lines().count() == 7,
         "{statement}"
     );
 }

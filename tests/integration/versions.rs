@@ -120,11 +120,36 @@ fn whatever_writes_to_an_old_bank_brings_it_up_to_date() {
 }
 
 #[test]
+fn an_old_bank_is_backed_up_as_it_is_and_restored_as_a_new_one() {
+    let bank = fixture("bank-v2");
+    let copy = bank.directory().join("copy");
+    let copy = copy.to_str().unwrap();
+    let done = |arguments: &[&str]| {
+        let done = bank.server_command(arguments);
+        assert!(done.status.success(), "{arguments:?}: {}", stderr(&done));
+    };
+    done(&["backup", "--to", copy]);
+    assert_eq!(version(&bank), 2);
+    done(&["restore", "--from", copy]);
+    assert_eq!(version(&bank), 3);
+    assert_eq!(columns(&bank), columns(&TestBank::generate(1)));
+    bank.assert_verifies();
+    bank.serve().login("2", "0002");
+}
+
+#[test]
 fn a_bank_that_others_may_write_to_is_refused_by_every_command() {
     let bank = TestBank::generate(2);
     let list = bank.write("list.csv", "Ken,2468,100\n");
     let secret = bank.directory().join("secret");
     let (list, secret) = (list.to_str().unwrap(), secret.to_str().unwrap());
+    let [copy, good_copy] = ["copy", "good-copy"].map(|name| bank.directory().join(name));
+    let (copy, good_copy) = (copy.to_str().unwrap(), good_copy.to_str().unwrap());
+    assert!(
+        bank.server_command(&["backup", "--to", good_copy])
+            .status
+            .success()
+    );
     let commands = [
         &["verify"][..],
         &["statement", "--account", "1"],
@@ -134,6 +159,9 @@ fn a_bank_that_others_may_write_to_is_refused_by_every_command() {
         &["generate", "--accounts", "1", "--replace"],
         &["add-terminal", "ATM-9", "--secret-file", secret],
         &["rotate-pepper"],
+        &["dispute", "--txn-id", "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"],
+        &["backup", "--to", copy],
+        &["restore", "--from", good_copy, "--lose-newer"],
     ];
     std::fs::set_permissions(bank.path(), std::fs::Permissions::from_mode(0o602)).unwrap();
     for command in commands {
