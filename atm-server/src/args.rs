@@ -38,14 +38,14 @@ last four digits of that number, with leading zeros: card 7 has PIN 0007, card 1
     /// Show journal rows by account, terminal, date or transaction id, also while the bank is being served
     #[command(
         after_help = "An account's rows are found at once. For those of a terminal, a date or an id all of the journal is read, \
-about two million rows a second.\n\
+some million rows a second.\n\
 A row in CSV and JSON: time in UTC (RFC 3339); outcome approved or declined, code says why; amount and balance are those of account, with \
 all digits of its currency; contra is the other account, or one of the bank's own. JSON is one object a line, a row each."
     )]
     Statement(StatementArgs),
     /// Tell all that the bank knows of one transaction id, also while the bank is being served
     #[command(
-        after_help = "All of the journal is read, about two million rows a second. It ends with 1 if the id is not in the journal."
+        after_help = "All of the journal is read, some million rows a second. It ends with 1 if the id is not in the journal."
     )]
     Dispute(DisputeArgs),
     /// Copy a bank file, also while it is being served, and prove the copy's books
