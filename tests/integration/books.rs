@@ -894,12 +894,32 @@ fn a_dispute_is_told_with_all_that_belongs_to_it() {
     assert_eq!(sides[1]["row"]["amount"], "5.00");
     assert_eq!(matter["terminal"]["proof"], "nothing");
 
+    // The payee's next row may be one in which he is paid again.
+    let server = found.bank.serve();
+    let again = server
+        .login("1", "0001")
+        .transfer(TxnId::generate(), id(2), amount(1));
+    assert!(
+        matches!(again, Ok(Outcome::Approved(lsn, _)) if lsn.get() == 10),
+        "{again:?}"
+    );
+    assert!(server.stop().0.success());
+    let told = json(&done(
+        &found.bank,
+        &["dispute", "--txn-id", &transfer, "--format", "json"],
+    ));
+    assert_eq!(
+        lsns(&told["matters"][0]["sides"][1]),
+        [Some(2), Some(6), Some(10)],
+        "{told}"
+    );
+
     let unknown = TxnId::generate().to_string();
     let told = found.bank.server_command(&["dispute", "--txn-id", &unknown]);
     let words = stdout(&told).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
         told.status.code() == Some(1)
-            && words.contains("No account has this id in any of the 9 rows of the journal"),
+            && words.contains("No account has this id in any of the 10 rows of the journal"),
         "{words}"
     );
     let told = found
