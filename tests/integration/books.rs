@@ -265,20 +265,20 @@ fn copies_that_are_taken_under_full_load_are_whole_and_can_be_restored_from() {
 /// SQLite's backup begins again when somebody else has written, unless it reads in a transaction.
 #[test]
 fn a_copy_is_as_of_the_moment_when_it_was_begun_whatever_is_posted_meanwhile() {
-    let bank = TestBank::generate(3000);
+    let bank = TestBank::generate(4000);
     let server = bank.serve_quietly();
     let client = RefCell::new(server.login("1", "0001"));
     let posted = Cell::new(0);
     let copy = bank.directory().join("copy.db");
     let post = |progress| match progress {
-        Progress::Copying(copied, of) if copied < of && posted.get() < 3 => {
+        Progress::Copying(copied, of) if copied < of && posted.get() < 2 => {
             posted.set(posted.get() + 1);
-            assert_eq!(deposit(&mut client.borrow_mut()).0, 3000 + posted.get());
+            assert_eq!(deposit(&mut client.borrow_mut()).0, 4000 + posted.get());
         }
         _ => {}
     };
     let copied = bank_file::backup(&bank.path(), &copy, false, true, &post).unwrap();
-    assert_eq!((copied.lsn.get(), copied.accounts, posted.get()), (3000, 3000, 3));
+    assert_eq!((copied.lsn.get(), copied.accounts, posted.get()), (4000, 4000, 2));
 }
 
 /// The bank that was set aside has every row that was ever told.
@@ -810,6 +810,21 @@ fn a_statement_for_programs_has_the_same_fields_in_csv_and_json() {
         "{csv}"
     );
     let json = done(&found.bank, &["statement", "--account", "1", "--format", "json"]);
+    let first = json.lines().next().unwrap();
+    let places: Vec<_> = lines[0]
+        .split(',')
+        .map(|name| first.find(&format!("\"{name}\":")))
+        .collect();
+    assert!(
+        places.iter().all(Option::is_some) && places.is_sorted(),
+        "{first}"
+    );
+    assert_eq!(first.matches("\":").count(), places.len());
+    let none = done(
+        &found.bank,
+        &["statement", "--terminal", "NONE", "--format", "csv"],
+    );
+    assert_eq!(none.trim_end(), lines[0]);
     let rows: Vec<Value> = json
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

@@ -25,6 +25,24 @@ pub(super) struct RowFields {
 }
 
 impl RowFields {
+    /// The fields' names, in their order.
+    pub(super) const NAMES: [&str; 14] = [
+        "lsn",
+        "time",
+        "business_date",
+        "kind",
+        "outcome",
+        "code",
+        "account",
+        "contra",
+        "terminal",
+        "currency",
+        "amount",
+        "balance",
+        "txn_id",
+        "original_lsn",
+    ];
+
     pub(super) fn new(account: AccountId, StatementLine { row, side }: &StatementLine) -> RowFields {
         let (outcome, code) = match row.outcome {
             Outcome::Approved => ("approved", "approved"),

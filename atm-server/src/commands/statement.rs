@@ -21,7 +21,7 @@ pub(super) fn statement(args: &StatementArgs) -> Result<Ended, Error> {
     };
     let some = (period == Period::ALWAYS && args.txn_id.is_none()).then_some(SOME_LINES);
     let lines = args.lines.map_or(some, |lines| usize::try_from(lines).ok());
-    let mut writer = Writer::new(args.format);
+    let mut writer = Writer::new(args.format)?;
     if let Some(account) = args.account {
         let found = snapshot.account(account, &period, lines)?;
         let found = found.ok_or_else(|| format!("the bank has no account {account}"))?;
@@ -49,21 +49,26 @@ enum Writer {
         out: BufWriter<io::StdoutLock<'static>>,
         rows: u64,
     },
-    Csv(csv::Writer<io::StdoutLock<'static>>),
+    Csv(Box<csv::Writer<io::StdoutLock<'static>>>),
     Json(BufWriter<io::StdoutLock<'static>>),
 }
 
 impl Writer {
-    fn new(format: StatementFormat) -> Writer {
+    fn new(format: StatementFormat) -> io::Result<Writer> {
         let out = io::stdout().lock();
-        match format {
+        Ok(match format {
             StatementFormat::Text => Writer::Text {
                 out: BufWriter::new(out),
                 rows: 0,
             },
-            StatementFormat::Csv => Writer::Csv(csv::Writer::from_writer(out)),
+            StatementFormat::Csv => {
+                // Written here, since a list without rows has its columns' names, too.
+                let mut out = csv::WriterBuilder::new().has_headers(false).from_writer(out);
+                out.write_record(RowFields::NAMES).map_err(into_io)?;
+                Writer::Csv(Box::new(out))
+            }
             StatementFormat::Json => Writer::Json(BufWriter::new(out)),
-        }
+        })
     }
 
     fn line(

@@ -243,6 +243,10 @@ fn copy(source: &Connection, to: &Path, progress: &dyn Fn(Progress)) -> Result<(
         })?;
         target.close().map_err(|(_, error)| error)
     })();
+    if copied.is_err() {
+        // That they cannot be removed is less than what went wrong before.
+        let _ = remove_logs(to);
+    }
     copied.map_err(BankFileError::sqlite("copying the bank file"))
 }
 
