@@ -192,6 +192,7 @@ impl MenuArgs {
             journal,
             tray: self.tray,
             client,
+            posted: None,
         })
     }
 }

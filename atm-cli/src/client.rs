@@ -11,7 +11,9 @@
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use bank_core::limits::{ATTEMPT_DEADLINE, IDLE_DEADLINE, RECONNECT_BACKOFF, TRANSACTION_DEADLINE};
+use bank_core::limits::{
+    ATTEMPT_DEADLINE, IDLE_DEADLINE, KEEP_ALIVE, KEEP_ALIVE_DEADLINE, RECONNECT_BACKOFF, TRANSACTION_DEADLINE,
+};
 use bank_core::protocol::ErrorCode;
 use bank_core::{AccountId, Amount, CardNumber, TerminalId, TerminalSecret, TxnId};
 use zeroize::Zeroizing;
@@ -19,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::connection::{
     Balance, Connection, ConnectionError, Customer, Fate, Outcome, StatementLine, Totals,
 };
+use crate::notices::Notices;
 use crate::tls::Privacy;
 use crate::txn_ids::TxnIds;
 
@@ -124,6 +127,9 @@ pub struct Client {
     session: Option<Session>,
     txn_ids: TxnIds,
     on_retry: RetryObserver,
+    notices: Notices,
+    /// When the bank was last asked, or tried in vain.
+    asked: Instant,
 }
 
 /// A customer whom the bank has let in, and what it takes to be let in again.
@@ -144,6 +150,8 @@ impl Client {
             connection: None,
             session: None,
             on_retry: Box::new(|_, _| ()),
+            notices: Notices::default(),
+            asked: Instant::now(),
         }
     }
 
@@ -172,6 +180,36 @@ impl Client {
     /// If it has not by the deadline, or if it does not want to talk.
     pub fn ping(&mut self) -> Result<(), ClientError> {
         self.ask_freely(As::Terminal, Connection::ping)
+    }
+
+    /// What the bank's operators have had said since this was asked last, as far as it was heard: the newest, the oldest of them
+    /// first. Nothing in it can drive a screen.
+    pub fn notices(&mut self) -> Vec<String> {
+        self.notices.take()
+    }
+
+    /// The same for whoever has nothing to ask, and calls this again and again: it looks whether the bank has said something, and keeps
+    /// the connection open, or tries once in [`KEEP_ALIVE`] to make one. That may take [`KEEP_ALIVE_DEADLINE`]; otherwise it does
+    /// not wait.
+    pub fn listen(&mut self) -> Vec<String> {
+        if let Some(mut connection) = self.connection.take() {
+            let there = connection.listen();
+            self.put_back(connection, there);
+        }
+        if self.session.is_none() && self.asked.elapsed() >= KEEP_ALIVE {
+            let deadline = Instant::now() + KEEP_ALIVE_DEADLINE.min(self.config.attempt_deadline);
+            let connection = match self.connection.take() {
+                Some(connection) => Ok(connection),
+                None => self.open(deadline),
+            };
+            if let Ok(mut connection) = connection {
+                connection.answer_by(deadline);
+                let there = connection.ping().is_ok();
+                self.put_back(connection, there);
+            }
+            self.asked = Instant::now();
+        }
+        self.notices.take()
     }
 
     /// The customer who is logged in. Errors may end a session; then there is none.
@@ -209,7 +247,8 @@ impl Client {
         self.session = None;
         if let Some(mut connection) = self.connection.take_if(|connection| connection.is_logged_in()) {
             connection.answer_by(Instant::now() + self.config.attempt_deadline.min(self.config.deadline));
-            self.connection = connection.logout().is_ok().then_some(connection);
+            let there = connection.logout().is_ok();
+            self.put_back(connection, there);
         }
     }
 
@@ -465,8 +504,16 @@ impl Client {
         if elsewhere {
             self.session = None;
         }
-        self.connection = (connection.is_open() && !elsewhere).then_some(connection);
+        let usable = connection.is_open() && !elsewhere;
+        self.put_back(connection, usable);
+        self.asked = Instant::now();
         answer
+    }
+
+    /// Keeps what was heard on a connection, and the connection itself if it is of further use.
+    fn put_back(&mut self, mut connection: Connection, usable: bool) {
+        self.notices.take_from(connection.unread_notices());
+        self.connection = usable.then_some(connection);
     }
 
     fn open(&mut self, deadline: Instant) -> Result<Connection, ConnectionError> {
@@ -733,6 +780,93 @@ mod tests {
         client.login(&card(), PIN).unwrap();
         assert_eq!(client.balance().unwrap().balance.minor(), 100);
         assert_eq!(bank.heard(), [format!("Login Ken {PIN}"), "Balance".into()]);
+    }
+
+    #[test]
+    fn a_notice_is_no_answer_and_no_hang_up_wherever_it_comes() {
+        let (mut client, bank) = customer([vec![
+            Act::AnswerAndTell(BALANCE, "We close at six."),
+            Act::Tell("Soon."),
+            Act::Answer(approved(id())),
+            Act::Tell("\u{1b}[2JNow."),
+            Act::Answer(BALANCE),
+            Act::Answer(ReplyBody::LoggedOut),
+        ]]);
+        client.balance().unwrap();
+        assert_eq!(withdraw(&mut client).unwrap(), the_approval());
+        assert_eq!(client.notices(), ["We close at six.", "Soon."]);
+        client.balance().unwrap();
+        client.logout();
+        assert_eq!(client.notices(), ["\u{fffd}[2JNow."]);
+        assert!(client.notices().is_empty());
+        assert_eq!(
+            (bank.connections(), bank.heard().len()),
+            (1, 5),
+            "{:?}",
+            bank.heard()
+        );
+    }
+
+    #[test]
+    fn who_asks_nothing_hears_notices_and_notices_the_end() {
+        let tell = || vec![Act::Tell("Hello."), Act::Answer(ReplyBody::Totals(Vec::new()))];
+        let (mut client, _) = client([tell(), tell()]);
+        for _ in 0..2 {
+            client.connect().unwrap();
+            let mut heard = Vec::new();
+            while heard.is_empty() {
+                heard = client.listen();
+            }
+            assert_eq!(heard, ["Hello."]);
+            client.totals().unwrap();
+            // The bank hangs up: the next one is asked on a new connection.
+            while client.connection.is_some() {
+                assert!(client.listen().is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_client_asks_now_and_then_whether_the_bank_is_there() {
+        let pong = || ReplyBody::Pong {
+            server_time: SERVER_TIME,
+        };
+        let (mut client, bank) = client([
+            vec![Act::AnswerAndTell(pong(), "Hello."), Act::HangUp],
+            vec![Act::Answer(pong())],
+        ]);
+        let later = |client: &mut Client| {
+            client.asked = Instant::now()
+                .checked_sub(KEEP_ALIVE)
+                .expect("the machine was started before");
+            client.listen()
+        };
+        assert!(client.listen().is_empty());
+        assert_eq!(bank.connections(), 0);
+        let mut heard = later(&mut client);
+        heard.extend(client.listen());
+        assert_eq!(heard, ["Hello."]);
+        assert!(later(&mut client).is_empty());
+        assert!(client.connection.is_none(), "it hung up instead of an answer");
+        later(&mut client);
+        assert!(client.connection.is_some());
+        assert_eq!((bank.connections(), bank.heard().len()), (2, 3));
+    }
+
+    #[test]
+    fn a_bank_of_another_version_is_refused_by_both_versions_names() {
+        let refused = |oldest, newest| {
+            let (mut client, _) = client([vec![Act::RefuseVersion(oldest, newest)]]);
+            let error = client.ping().unwrap_err();
+            assert_eq!(error.code(), Some(ErrorCode::UnsupportedVersion));
+            error.to_string()
+        };
+        assert_eq!(
+            refused(3, 4),
+            "this terminal speaks version 2 of the protocol, the bank versions 3 to 4: the terminal's program must be \
+             brought up to date"
+        );
+        assert!(refused(1, 1).ends_with("the bank version 1: the bank's program must be brought up to date"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::io;
 use std::time::Instant;
 
-use bank_core::limits::{MAX_REPLY_BYTES, REPLY_DEADLINE};
+use bank_core::limits::{MAX_REPLY_BYTES, MAX_UNASKED_READS, REPLY_DEADLINE};
 use bank_core::protocol::{
     self, ErrorCode, FrameError, Greeting, Hello, MAGIC, NOTICE_ID, Proof, Receipt, Reply, ReplyBody,
     Request, RequestBody, Secret, VERSION, encode,
@@ -17,6 +17,7 @@ use bank_core::{
 };
 use zeroize::Zeroize;
 
+use crate::notices::Notices;
 use crate::tls::Privacy;
 use crate::transport::{ConnectError, Transport};
 
@@ -217,6 +218,7 @@ pub struct Connection {
     open: bool,
     logged_in: bool,
     server_time: ServerTime,
+    notices: Notices,
 }
 
 impl Connection {
@@ -268,6 +270,7 @@ impl Connection {
                 time: Timestamp::default(),
                 heard: Instant::now(),
             },
+            notices: Notices::default(),
         };
         let hello = Hello {
             magic: MAGIC,
@@ -306,9 +309,18 @@ impl Connection {
                 Ok(connection)
             }
             Greeting::Welcome { .. } => Err(ConnectionError::Unexpected),
-            Greeting::Refused { code, message, .. } => Err(ConnectionError::Refused {
+            Greeting::Refused {
                 code,
-                message: message.to_owned(),
+                oldest_version,
+                newest_version,
+                message,
+            } => Err(ConnectionError::Refused {
+                code,
+                message: if code == ErrorCode::UnsupportedVersion.number() {
+                    other_versions(oldest_version, newest_version)
+                } else {
+                    message.to_owned()
+                },
             }),
         }
     }
@@ -331,6 +343,38 @@ impl Connection {
     /// The server's clock, as it was told last.
     pub fn server_time(&self) -> ServerTime {
         self.server_time
+    }
+
+    /// Takes in what the bank has said of its own accord, without waiting. Gives whether it is still there to be asked: if
+    /// it has hung up, or said that it does, a request would not be read any more, and it is known that nothing was asked.
+    pub fn listen(&mut self) -> bool {
+        let mut chunk = [0; 4096];
+        for _ in 0..MAX_UNASKED_READS {
+            match self.transport.read_without_waiting(&mut chunk) {
+                Ok(bytes @ 1..) => self.received.extend_from_slice(&chunk[..bytes]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What has come in part is a notice's beginning, or its end is found when the answer is waited for.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.put_notices_aside(),
+                Ok(0) | Err(_) => {
+                    self.put_notices_aside();
+                    return false;
+                }
+            }
+            if !self.put_notices_aside() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// What the bank's operators have had said on this connection that was not given yet, the oldest first. Only the newest are
+    /// kept; nothing in them can drive a screen.
+    pub fn notices(&mut self) -> Vec<String> {
+        self.notices.take()
+    }
+
+    pub(crate) fn unread_notices(&mut self) -> &mut Notices {
+        &mut self.notices
     }
 
     /// Asks whether the bank is there, and for the time.
@@ -566,22 +610,22 @@ impl Connection {
             },
             &mut frame,
         );
-        let written = if self.is_quiet() {
+        let written = if self.listen() {
             self.transport.write_all(&frame, deadline)
         } else {
             Err(io::ErrorKind::BrokenPipe.into())
         };
         frame.zeroize();
-        // Even when the request was not written, a notice may be waiting that says why the bank hung up.
-        let body = match (self.read_frame(deadline), written) {
+        // Even when the request was not written, an error may be waiting that says why the bank hung up.
+        let body = match (self.read_reply(deadline), written) {
             // A part of a frame is nothing that the bank could carry out.
             (Err(ConnectionError::Lost(_)), Err(error)) => return Err(ConnectionError::NotSent(error)),
             (read, _) => read?,
         };
         let reply: Reply<'_> = protocol::decode(&body)?;
         match reply.body {
-            // A notice comes in place of the reply: requests are answered in order, so this one was not executed, nor
-            // will it be.
+            // An error of the bank's own accord comes in place of the reply: requests are answered in order, so this one was
+            // not executed, nor will it be.
             ReplyBody::Error { code, message } if reply.id == self.last_id || reply.id == NOTICE_ID => {
                 self.open = reply.id == self.last_id;
                 let error = ConnectionError::Refused {
@@ -605,10 +649,32 @@ impl Connection {
         }
     }
 
-    /// Whether the bank has said nothing of its own accord since its last reply, and has not hung up. If it has, a
-    /// request would not be read any more, and it is known that nothing was asked.
-    fn is_quiet(&mut self) -> bool {
-        self.received.is_empty() && self.transport.is_quiet()
+    /// Waits for what is no notice, and gives its body.
+    fn read_reply(&mut self, deadline: Instant) -> Result<Vec<u8>, ConnectionError> {
+        loop {
+            let body = self.read_frame(deadline)?;
+            match notice(&body) {
+                Some(message) => self.notices.hear(message),
+                None => return Ok(body),
+            }
+        }
+    }
+
+    /// Puts aside the notices that have come whole. Gives whether nothing else has.
+    fn put_notices_aside(&mut self) -> bool {
+        loop {
+            let Ok(next) = protocol::split(&self.received, MAX_REPLY_BYTES) else {
+                return false;
+            };
+            let Some((body, used)) = next else {
+                return true;
+            };
+            let Some(message) = notice(body) else {
+                return false;
+            };
+            self.notices.hear(message);
+            self.received.drain(..used);
+        }
     }
 
     /// Waits for a whole frame and gives its body.
@@ -639,6 +705,31 @@ impl Connection {
 
 /// Bytes that a request's frame never outgrows, lest a secret should be left behind in memory that it outgrew.
 const REQUEST_CAPACITY: usize = 256;
+
+/// What a frame's body says, if it is a notice.
+fn notice(body: &[u8]) -> Option<&str> {
+    match protocol::decode(body) {
+        Ok(Reply {
+            id: NOTICE_ID,
+            body: ReplyBody::Notice { message },
+            ..
+        }) => Some(message),
+        _ => None,
+    }
+}
+
+/// That the bank speaks other versions of the protocol, and what to do about it.
+fn other_versions(oldest: u16, newest: u16) -> String {
+    let theirs = if oldest == newest {
+        format!("version {oldest}")
+    } else {
+        format!("versions {oldest} to {newest}")
+    };
+    let older = if oldest > VERSION { "terminal" } else { "bank" };
+    format!(
+        "this terminal speaks version {VERSION} of the protocol, the bank {theirs}: the {older}'s program must be brought up to date"
+    )
+}
 
 fn outcome(lsn: Lsn, body: &ReplyBody<'_>) -> Option<Outcome> {
     match *body {

@@ -1,6 +1,6 @@
 //! The demonstration: the sample bank, a server and this terminal, in one process and a temporary directory.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,8 +17,9 @@ use tokio::task::JoinHandle;
 use crate::args::MenuArgs;
 use crate::client::ClientConfig;
 use crate::one_shot::Ended;
+use crate::prompt;
 use crate::supervisor::SupervisorCode;
-use crate::{prompt, terminal};
+use crate::terminal::{self, TerminalConfig};
 
 /// The bank of `data/accounts.csv`.
 const SAMPLE: &str = include_str!("../../data/accounts.csv");
@@ -50,7 +51,10 @@ fn demonstrate(id: TerminalId) -> Result<Ended, Error> {
     // Made here, so that it can be shown.
     SupervisorCode::read_or_create(&config.supervisor_code)?;
     let code = std::fs::read_to_string(&config.supervisor_code)?;
-    introduce(&served.address, code.trim());
+    let config = TerminalConfig {
+        posted: Some(introduction(&served.address, code.trim())),
+        ..config
+    };
     let ended = terminal::run(config, prompt::for_stdin().as_mut());
     let _ = served.stop.send("the demonstration is over");
     runtime.block_on(served.server)??;
@@ -100,18 +104,14 @@ fn serve(runtime: &Runtime, path: &Path) -> Result<Served, Error> {
     })
 }
 
-fn introduce(address: &str, code: &str) {
-    let mut out = io::stdout();
-    let _ = writeln!(
-        out,
-        "A sample bank is open:\n{address}\nIts cards and their PINs:\n"
-    );
+fn introduction(address: &str, code: &str) -> String {
+    let mut text = format!("A sample bank is open: {address}\nIts cards and their PINs:\n");
     for row in SAMPLE.lines().skip(1) {
         let fields: Vec<_> = row.split(',').collect();
         if let [_, holder, pin, account, currency, ..] = fields[..] {
             let currency = if currency.is_empty() { "(shared)" } else { currency };
-            let _ = writeln!(out, "  {holder:<8} {pin}   account {account} {currency}");
+            text += &format!("  {holder:<8} {pin}   account {account} {currency}\n");
         }
     }
-    let _ = writeln!(out, "\n  supervisor's code after *: {code}\n");
+    text + &format!("  supervisor's code after *: {code}\n")
 }

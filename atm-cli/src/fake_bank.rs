@@ -25,12 +25,18 @@ pub(crate) const LSN: u64 = 300;
 pub(crate) enum Act {
     /// Answers the hello with a refusal, and hangs up.
     Refuse(ErrorCode),
+    /// Answers the hello as a bank that speaks these versions.
+    RefuseVersion(u16, u16),
     /// Hears the hello, and hangs up.
     RefuseSilently,
     /// Accepts this and all further connections, and says nothing.
     GreetNobody,
     /// Reads a request and answers it.
     Answer(ReplyBody<'static>),
+    /// Reads a request and answers it, and gives notice of something in the same breath.
+    AnswerAndTell(ReplyBody<'static>, &'static str),
+    /// Gives notice of something.
+    Tell(&'static str),
     /// Says something of its own accord, and hangs up.
     Notice(ErrorCode),
     /// Reads a request, and hangs up.
@@ -125,6 +131,14 @@ impl Teller {
                     message: "No.",
                 });
             }
+            Some(&Act::RefuseVersion(oldest_version, newest_version)) => {
+                return self.greet(&Greeting::Refused {
+                    code: ErrorCode::UnsupportedVersion.number(),
+                    oldest_version,
+                    newest_version,
+                    message: "No.",
+                });
+            }
             Some(Act::RefuseSilently) => return Ok(()),
             _ => self.greet(&Greeting::Welcome {
                 version: VERSION,
@@ -140,6 +154,15 @@ impl Teller {
                     let id = self.request;
                     self.reply(&Reply { id, lsn: LSN, body })?;
                 }
+                Act::AnswerAndTell(body, message) => {
+                    self.hear(record)?;
+                    let id = self.request;
+                    let mut frames = Vec::new();
+                    encode(&Reply { id, lsn: LSN, body }, &mut frames);
+                    encode(&notice(message), &mut frames);
+                    self.stream.write_all(&frames)?;
+                }
+                Act::Tell(message) => self.reply(&notice(message))?,
                 Act::Notice(code) => {
                     let body = ReplyBody::Error {
                         code: code.number(),
@@ -154,7 +177,7 @@ impl Teller {
                     record.lock().unwrap().silent.push(self.stream);
                     return Ok(());
                 }
-                Act::Refuse(_) | Act::RefuseSilently | Act::GreetNobody => {
+                Act::Refuse(_) | Act::RefuseVersion(..) | Act::RefuseSilently | Act::GreetNobody => {
                     panic!("a connection is greeted once, at its beginning")
                 }
             }
@@ -208,6 +231,14 @@ impl Teller {
         let mut frame = Vec::new();
         encode(greeting, &mut frame);
         self.stream.write_all(&frame)
+    }
+}
+
+fn notice(message: &'static str) -> Reply<'static> {
+    Reply {
+        id: NOTICE_ID,
+        lsn: 0,
+        body: ReplyBody::Notice { message },
     }
 }
 

@@ -9,8 +9,11 @@ pub mod dispenser;
 pub mod electronic_journal;
 #[cfg(test)]
 mod fake_bank;
+mod layout;
 pub mod machine;
+mod notices;
 pub mod one_shot;
+mod paper;
 pub mod prompt;
 mod screen;
 pub mod supervisor;

@@ -104,8 +104,6 @@ pub struct DayEnd {
     pub close: Close,
     /// The last close before.
     pub before: Option<Close>,
-    /// What is unfinished, and may be the reason of a difference.
-    pub unsettled: usize,
 }
 
 impl DayEnd {
@@ -405,6 +403,25 @@ impl Machine {
             Ok(()) | Err(MachineError::Client(_)) => {}
             Err(error) => return Err(error),
         }
+        let end = self.count_day()?;
+        let Close {
+            number,
+            host_total,
+            terminal_total,
+        } = end.close;
+        self.write(&[Record::Closed {
+            number,
+            host_total,
+            terminal_total,
+        }])?;
+        Ok(end)
+    }
+
+    /// What a close would find now.
+    ///
+    /// # Errors
+    /// If the bank does not answer.
+    pub fn count_day(&mut self) -> Result<DayEnd, MachineError> {
         let host_total = self.host_total()?;
         let before = self.state().last_close().copied();
         let close = Close {
@@ -412,16 +429,7 @@ impl Machine {
             host_total,
             terminal_total: self.state().net_cash(),
         };
-        self.write(&[Record::Closed {
-            number: close.number,
-            host_total,
-            terminal_total: close.terminal_total,
-        }])?;
-        Ok(DayEnd {
-            close,
-            before,
-            unsettled: self.state().open().len(),
-        })
+        Ok(DayEnd { close, before })
     }
 
     /// Whether the machine has a customer's currency.

@@ -15,8 +15,9 @@ use zeroize::Zeroizing;
 use crate::args::{AmountArgs, OneShot};
 use crate::client::{Client, ClientConfig, ClientError};
 use crate::connection::{Balance, ConnectionError, Customer, Outcome, StatementLine};
+use crate::paper::seal;
 use crate::prompt;
-use crate::words::{code_name, kind, other_side, plain};
+use crate::words::{code_name, hex, kind, other_side, plain};
 
 /// How a command ended, as its exit code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +106,12 @@ struct Answer {
 
 /// Runs one command: the answer goes to standard output, what went wrong to standard error.
 pub fn run(config: ClientConfig, command: &OneShot) -> Ended {
-    let (ended, out) = match ask(&mut Client::new(config), command) {
+    let mut client = Client::new(config);
+    let answer = ask(&mut client, command);
+    for notice in client.notices() {
+        eprintln!("atm-cli: notice from the bank: {notice}");
+    }
+    let (ended, out) = match answer {
         Ok(answer) => answer.shown(command),
         Err(error) => {
             eprintln!("atm-cli: {}", plain(&error.to_string()));
@@ -265,11 +271,13 @@ fn outcome_answer(currency: Currency, id: TxnId, outcome: &Outcome) -> Answer {
     Answer {
         ended,
         text: format!(
-            "{heading}{message} {amount} {currency}, balance {balance} {currency}\ntransaction {id}, row {lsn}, {time} UTC"
+            "{heading}{message} {amount} {currency}, balance {balance} {currency}\ntransaction {id}, {time} UTC\nrecord and seal {}",
+            seal(*lsn, receipt)
         ),
         json: json!({
             "outcome": name, "code": code, "message": message, "amount": amount, "balance": balance,
             "currency": currency.code(), "txn_id": id.to_string(), "lsn": lsn.get(),
+            "head": hex(&receipt.head),
         }),
     }
 }

@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 
-use bank_core::protocol::Receipt;
-use bank_core::{Currency, Lsn, Money, Timestamp, TxnId};
+use bank_core::limits::{NARROWEST_SCREEN, WIDEST_SCREEN};
+use bank_core::{Currency, Moment, Money, TerminalId};
 
-use crate::connection::{Outcome, StatementLine};
-use crate::words::{kind_for_people, other_side, plain};
+use crate::layout::{PAPER, edges, rule};
+use crate::paper::{BANK, sum};
+use crate::words::plain;
 
 /// Writes to whoever stands there. That nobody reads any more will be noticed at the next question.
 pub(crate) fn say(text: &str) {
@@ -20,9 +21,35 @@ pub(crate) fn try_say(text: &str) -> io::Result<()> {
     screen.flush()
 }
 
-/// The screen's width; of what is no screen, as much as anybody wants.
-fn columns() -> usize {
-    terminal_size::terminal_size().map_or(200, |(width, _)| usize::from(width.0))
+/// The screen's width; of what is no screen, what `COLUMNS` says, or else as much as anybody wants.
+pub(crate) fn columns() -> usize {
+    let screen = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    let said = || std::env::var("COLUMNS").ok()?.parse().ok();
+    screen.or_else(said).unwrap_or(200).max(NARROWEST_SCREEN)
+}
+
+/// How wide headings and tables are: on a wide screen, not so wide that eyes lose the line.
+pub(crate) fn width() -> usize {
+    columns().min(WIDEST_SCREEN)
+}
+
+/// What stands above a screen: the bank, the terminal and the time.
+pub(crate) fn say_heading(terminal: TerminalId) {
+    let width = width();
+    let now = Moment::now().time.to_string();
+    let (date, clock) = (now.get(..10).unwrap_or(&now), now.get(11..16).unwrap_or_default());
+    let lines = [
+        rule("=", width),
+        edges(BANK, &format!("Terminal {terminal}"), width),
+        edges(date, &format!("{clock} UTC"), width),
+        rule("=", width),
+    ];
+    say(&lines.join("\n"));
+}
+
+/// The heading of some lines of names and sums.
+pub(crate) fn say_title(title: &str) {
+    say(&format!("\n{title}\n{}", rule("-", PAPER)));
 }
 
 /// Says what went wrong.
@@ -32,66 +59,19 @@ pub(crate) fn say_sorry(error: &dyn std::error::Error) {
     say(&format!("\nSorry: {text}{end}"));
 }
 
-/// A sum with its currency.
-pub(crate) fn sum(currency: Currency, money: Money) -> String {
-    format!("{} {currency}", currency.format(money))
+/// Shows what the bank's operators have had said.
+pub(crate) fn say_notices(notices: &[String]) {
+    for notice in notices {
+        say(&format!("\nNOTICE FROM THE BANK: {notice}"));
+    }
 }
 
-/// A name and a sum, as wide as a receipt.
-pub(crate) fn sum_line(name: &str, currency: Currency, money: Money) -> String {
-    format!("  {name:<14}{:>22}", sum(currency, money))
+/// Says a name and what belongs to it, as wide as a receipt.
+pub(crate) fn say_line(name: &str, value: &str) {
+    say(&edges(name, value, PAPER));
 }
 
-/// A receipt of at most 40 columns.
-pub(crate) fn say_receipt(currency: Currency, name: &str, id: TxnId, outcome: &Outcome) {
-    let (heading, reason, lsn, receipt): (_, _, &Lsn, &Receipt) = match outcome {
-        Outcome::Approved(lsn, receipt) => ("APPROVED", None, lsn, receipt),
-        Outcome::Declined {
-            lsn,
-            receipt,
-            message,
-            ..
-        } => ("DECLINED", Some(plain(message)), lsn, receipt),
-    };
-    say(&format!("\n  {heading}"));
-    if let Some(reason) = reason {
-        say(&format!("  {reason}"));
-    }
-    for (name, minor) in [(name, receipt.amount), ("Balance", receipt.balance)] {
-        say(&sum_line(name, currency, Money::from_minor(minor)));
-    }
-    say(&format!(
-        "  {} UTC  row {lsn}",
-        Timestamp::from_millis(receipt.time)
-    ));
-    say(&format!("  {id}"));
-}
-
-/// The newest lines last, as on paper; as wide as the screen allows.
-pub(crate) fn say_statement(currency: Currency, balance: Money, lines: &[StatementLine]) {
-    let columns = columns();
-    say("");
-    for line in lines.iter().rev() {
-        let (amount, after) = (currency.format(line.amount), currency.format(line.balance));
-        let declined = if line.outcome == 0 { "" } else { " declined" };
-        let time = line.time.to_string();
-        let text = if columns < 76 {
-            // Month to minute, what, and how much.
-            let time = time.get(5..16).unwrap_or(&time);
-            let mark = if line.outcome == 0 { "" } else { " x" };
-            format!("{time} {:<10} {amount:>13}{mark}", kind_for_people(line))
-        } else {
-            let time = time.get(..16).unwrap_or(&time);
-            format!(
-                "{time}  {:<10} {amount:>14} {after:>14}  {}{declined}",
-                kind_for_people(line),
-                other_side(line)
-            )
-        };
-        say(text.trim_end());
-    }
-    if columns < 76 && lines.iter().any(|line| line.outcome != 0) {
-        say("(x: declined)");
-    }
-    say(&format!("Balance {} {currency}", currency.format(balance)));
+/// Says a name and a sum, which stands under the others.
+pub(crate) fn say_sum(name: &str, currency: Currency, money: Money) {
+    say_line(name, &sum(currency, money));
 }

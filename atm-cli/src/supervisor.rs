@@ -10,14 +10,16 @@ use std::path::{Path, PathBuf};
 
 use bank_core::files::sync_directory_of;
 use bank_core::limits::{MAX_CODE_TRIES, SUPERVISOR_CODE_DIGITS};
-use bank_core::{Money, Timestamp, secret_file};
+use bank_core::{Currency, Moment, Money, Timestamp, secret_file};
 use zeroize::Zeroizing;
 
 use crate::dispenser::Notes;
-use crate::electronic_journal::{ElectronicJournalError, OpenTransaction, Settlement, Stage, Tally, What};
-use crate::machine::{Machine, MachineError, Settled, less};
+use crate::electronic_journal::{ElectronicJournalError, OpenTransaction, Settlement, Stage, What};
+use crate::layout::{Column, PAPER, table};
+use crate::machine::{DayEnd, Machine, MachineError, Settled, less};
+use crate::paper::sum;
 use crate::prompt::{NoAnswer, Prompt};
-use crate::screen::{say, say_sorry, sum, sum_line};
+use crate::screen::{say, say_heading, say_line, say_notices, say_sorry, say_sum, say_title};
 
 /// The code that opens the supervisor's menu. After a few wrong ones it opens nothing until the terminal is started
 /// again.
@@ -108,11 +110,11 @@ impl SupervisorCode {
 
 /// What the menu offers, in its order.
 const MENU: [(&str, Action); 7] = [
-    ("Cash in the machine", Action::Cash),
+    ("Cash", Action::Cash),
     ("Put notes in", Action::Replenish),
-    ("Empty the deposit box", Action::EmptyBox),
-    ("Unfinished transactions", Action::Unfinished),
-    ("Totals since the last close", Action::Totals),
+    ("Empty the box", Action::EmptyBox),
+    ("Unfinished", Action::Unfinished),
+    ("Totals", Action::Totals),
     ("Close the day", Action::CloseDay),
     ("Leave", Action::Leave),
 ];
@@ -128,7 +130,7 @@ enum Action {
     Leave,
 }
 
-/// Lets a supervisor in who knows the code, until he leaves.
+/// Lets a supervisor in who knows the code, until he leaves. Gives whether one was let in.
 ///
 /// # Errors
 /// [`NoAnswer::Quit`] at the end of input. [`MachineError::Journal`] if the journal cannot be written.
@@ -136,7 +138,7 @@ pub fn serve(
     machine: &mut Machine,
     code: &mut SupervisorCode,
     prompt: &mut dyn Prompt,
-) -> Result<Result<(), NoAnswer>, ElectronicJournalError> {
+) -> Result<Result<bool, NoAnswer>, ElectronicJournalError> {
     match prompt.secret("Supervisor's code:") {
         Ok(tried) if code.accepts(&tried) => {}
         Ok(_) => {
@@ -145,16 +147,18 @@ pub fn serve(
             } else {
                 "\nSorry, that is not the code."
             });
-            return Ok(Ok(()));
+            return Ok(Ok(false));
         }
-        Err(NoAnswer::Back) => return Ok(Ok(())),
+        Err(NoAnswer::Back) => return Ok(Ok(false)),
         Err(NoAnswer::Quit) => return Ok(Err(NoAnswer::Quit)),
     }
+    prompt.clear();
+    say_heading(machine.state().terminal());
     let mut supervisor = Supervisor { machine, prompt };
     loop {
         match supervisor.serve_once() {
             Ok(Asked::More) => {}
-            Ok(Asked::Leave) => return Ok(Ok(())),
+            Ok(Asked::Leave) => return Ok(Ok(true)),
             Err(Failed::Answer(NoAnswer::Back)) => {}
             Err(Failed::Answer(NoAnswer::Quit)) => return Ok(Err(NoAnswer::Quit)),
             // What the journal refuses as it cannot be is the supervisor's to mend; what the disk refuses is not.
@@ -196,6 +200,7 @@ impl From<MachineError> for Failed {
 
 impl Supervisor<'_> {
     fn serve_once(&mut self) -> Result<Asked, Failed> {
+        say_notices(&self.machine.client.listen());
         let options = MENU.map(|(name, _)| name);
         let chosen = match self.prompt.choose("Supervisor:", &options) {
             Err(NoAnswer::Back) => return Ok(Asked::Leave),
@@ -204,7 +209,7 @@ impl Supervisor<'_> {
         match MENU[chosen].1 {
             Action::Cash => self.say_cash(),
             Action::Replenish if self.machine.state().cut_dispense().is_some() => say(
-                "\nA dispense was cut short. The notes that are there now decide it: see unfinished transactions first.",
+                "\nA dispense was cut short. The notes that are there now decide it: see Unfinished first.",
             ),
             Action::Replenish => {
                 let notes = self.ask_counts("put in")?;
@@ -219,7 +224,11 @@ impl Supervisor<'_> {
                 ));
             }
             Action::Unfinished => self.finish()?,
-            Action::Totals => self.say_totals(),
+            Action::Totals => {
+                self.say_totals();
+                let day = self.machine.count_day()?;
+                self.say_comparison(&day);
+            }
             Action::CloseDay => self.close_day()?,
             Action::Leave => return Ok(Asked::Leave),
         }
@@ -229,16 +238,38 @@ impl Supervisor<'_> {
     fn say_cash(&self) {
         let state = self.machine.state();
         let (currency, cassettes) = (self.machine.currency(), state.cassettes());
-        say("");
+        say_title(&format!("Cash in {currency}, {} UTC", Moment::now().time));
+        let (mut names, mut counts, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        let mut row = |name: String, count: Option<u32>, sum: Money| {
+            names.push(name);
+            counts.push(count.map(|count| count.to_string()).unwrap_or_default());
+            sums.push(currency.format(sum));
+        };
         for cassette in cassettes.iter() {
-            let denomination = sum(currency, cassette.denomination.money());
-            say(&format!("  {denomination:>14}  {:>6} notes", cassette.notes));
+            let denomination = cassette.denomination.money();
+            let value = denomination.minor() * i64::from(cassette.notes);
+            row(
+                currency.format(denomination),
+                Some(cassette.notes),
+                Money::from_minor(value),
+            );
         }
-        say(&sum_line("Cassettes", currency, cassettes.value()));
-        say(&sum_line("Deposit box", currency, state.deposit_box()));
+        let (value, deposits) = (cassettes.value(), state.deposit_box());
+        row("Cassettes".into(), Some(cassettes.on_hand().number()), value);
+        row("Deposit box".into(), None, deposits);
+        let together = value.minor().saturating_add(deposits.minor());
+        row("Together".into(), None, Money::from_minor(together));
+        say_table(vec![
+            Column::texts("Notes of", 0, names),
+            Column::numbers("Number", 0, counts),
+            Column::numbers("Sum", 0, sums),
+        ]);
+        if !state.open().is_empty() {
+            say_line("Unfinished transactions", &state.open().len().to_string());
+        }
         if state.cut_dispense().is_some() {
             say(
-                "A dispense was cut short: the cassettes may hold more than this. Count them, see unfinished transactions.",
+                "A dispense was cut short: the cassettes may hold more than this. Count them, see Unfinished.",
             );
         }
     }
@@ -293,14 +324,10 @@ impl Supervisor<'_> {
 
     fn say_open(&self, open: &OpenTransaction) {
         let (currency, cassettes) = (self.machine.currency(), self.machine.state().cassettes());
-        let what = match open.what {
-            What::Withdrawal => "Withdrawal",
-            What::Deposit => "Deposit",
-            What::Transfer => "Transfer",
-        };
-        let time = Timestamp::from(open.id);
-        say(&format!("\n  {time} UTC  account {}", open.account));
-        say(&sum_line(what, currency, open.amount.money()));
+        say_title(&format!("Unfinished: {}", name_of(open.what)));
+        say_line("Since", &format!("{} UTC", Timestamp::from(open.id)));
+        say_line("Account", &open.account.to_string());
+        say_sum("Amount", currency, open.amount.money());
         let stage = match &open.stage {
             Stage::Asked => "The bank's answer is not known.".to_owned(),
             Stage::Answered { .. } => "The bank has answered.".to_owned(),
@@ -314,8 +341,8 @@ impl Supervisor<'_> {
             Stage::Returned => "The money was given back.".to_owned(),
             Stage::Advised { .. } => "The bank is still to credit it.".to_owned(),
         };
-        say(&format!("  {stage}"));
-        say(&format!("  {}", open.id));
+        say(&format!("Ref {}", open.id));
+        say(&stage);
     }
 
     fn decide(&mut self, open: &OpenTransaction) -> Result<(), Failed> {
@@ -371,43 +398,79 @@ impl Supervisor<'_> {
     fn say_totals(&self) {
         let (currency, state) = (self.machine.currency(), self.machine.state());
         let since = state.since_close();
-        say(&match state.last_close() {
-            Some(close) => format!("\n  Since close {}", close.number),
-            None => "\n  Since the machine began".to_owned(),
+        say_title(&match state.last_close() {
+            Some(close) => format!("Totals since close {}, in {currency}", close.number),
+            None => format!("Totals since the beginning, in {currency}"),
         });
-        let tally =
-            |name, Tally { count, sum }: Tally| say(&sum_line(&format!("{name} {count}"), currency, sum));
-        tally("Deposits", since.deposits);
-        tally("Withdrawals", since.withdrawals);
-        tally("Transfers", since.transfers);
-        say(&sum_line("Net cash", currency, since.net_cash));
+        // What came in less what went out is the net cash; a transfer moves none.
+        let paid_out = less(Money::ZERO, since.withdrawals.sum);
+        let rows = [
+            ("Transfers", Some(since.transfers.count), since.transfers.sum),
+            ("Deposits", Some(since.deposits.count), since.deposits.sum),
+            ("Withdrawals", Some(since.withdrawals.count), paid_out),
+            ("Net cash", None, since.net_cash),
+        ];
+        let count = |count: Option<i64>| count.map(|count| count.to_string()).unwrap_or_default();
+        say_table(vec![
+            Column::texts("", 0, rows.map(|(name, ..)| name.to_owned()).to_vec()),
+            Column::numbers("Number", 0, rows.map(|row| count(row.1)).to_vec()),
+            Column::numbers("Sum", 0, rows.map(|row| currency.format(row.2)).to_vec()),
+        ]);
     }
 
     fn close_day(&mut self) -> Result<(), Failed> {
         self.say_totals();
         let end = self.machine.close_day()?;
+        say_title(&format!(
+            "Close {} in {}",
+            end.close.number,
+            self.machine.currency()
+        ));
+        self.say_comparison(&end);
+        Ok(())
+    }
+
+    /// What the bank has counted, and this machine; and what may explain that it is not the same.
+    fn say_comparison(&self, end: &DayEnd) {
         let currency = self.machine.currency();
         let (host, terminal) = end.day();
-        say(&format!("\n  Close {}", end.close.number));
-        say(&sum_line("The bank", currency, host));
-        say(&sum_line("This machine", currency, terminal));
+        let line = |name: &str, sum| say_line(name, &currency.format(sum));
+        line("The bank", host);
+        line("This machine", terminal);
         if host == terminal {
-            say("  They agree.");
+            say("They agree.");
         } else {
-            say(&sum_line("DIFFERENCE", currency, less(host, terminal)));
+            line("DIFFERENCE", less(host, terminal));
+            say(if host > terminal {
+                "The bank counts more than this machine."
+            } else {
+                "This machine counts more than the bank."
+            });
         }
         if end.carried_over() != Money::ZERO {
-            say(&sum_line("From before", currency, end.carried_over()));
+            line("From before", end.carried_over());
         }
-        if end.unsettled > 0 {
-            say(&format!("  Unfinished transactions: {}", end.unsettled));
+        for open in self.machine.state().open().values() {
+            line(&format!("Open {}", name_of(open.what)), open.amount.money());
         }
-        Ok(())
     }
 }
 
+/// What was asked for, in a word.
+const fn name_of(what: What) -> &'static str {
+    match what {
+        What::Withdrawal => "withdrawal",
+        What::Deposit => "deposit",
+        What::Transfer => "transfer",
+    }
+}
+
+fn say_table(columns: Vec<Column>) {
+    say(&table(columns, PAPER, PAPER).join("\n"));
+}
+
 /// Says what became of an unfinished transaction.
-pub(crate) fn say_settled(settled: &Settled, currency: bank_core::Currency) {
+pub(crate) fn say_settled(settled: &Settled, currency: Currency) {
     let open = &settled.transaction;
     let what = match open.what {
         What::Withdrawal if settled.how == Settlement::Credited => "Of a withdrawal",

@@ -9,13 +9,14 @@ use bank_core::protocol::ErrorCode;
 use bank_core::{AccountId, Amount, CardNumber, Currency, Moment, Money, Pin};
 
 use crate::client::{Client, ClientConfig, ClientError};
-use crate::connection::{ConnectionError, Customer};
+use crate::connection::{Balance, ConnectionError, Customer};
 use crate::dispenser::{Cassettes, Unpayable};
 use crate::electronic_journal::{ElectronicJournal, ElectronicJournalError};
 use crate::machine::{Done, Machine, MachineError, Tray};
 use crate::one_shot::Ended;
+use crate::paper::{self, Slip, sum};
 use crate::prompt::{NoAnswer, Prompt};
-use crate::screen::{say, say_receipt, say_sorry, say_statement, sum};
+use crate::screen::{say, say_heading, say_notices, say_sorry, width};
 use crate::supervisor::{self, SupervisorCode, SupervisorCodeError, say_settled};
 use crate::words::plain;
 
@@ -32,6 +33,8 @@ pub struct TerminalConfig {
     pub tray: Option<PathBuf>,
     /// The supervisor's code. It is made if there is none.
     pub supervisor_code: PathBuf,
+    /// What stands beside the machine for everybody to read, if anything does.
+    pub posted: Option<String>,
 }
 
 /// Why a terminal does not start.
@@ -56,6 +59,7 @@ enum StartError {
 
 /// Serves customers one after the other until the input ends or somebody quits.
 pub fn run(config: TerminalConfig, prompt: &mut dyn Prompt) -> Ended {
+    let posted = config.posted.clone();
     let (machine, code, is_new) = match start(config) {
         Ok(started) => started,
         Err(error) => {
@@ -66,6 +70,7 @@ pub fn run(config: TerminalConfig, prompt: &mut dyn Prompt) -> Ended {
     let mut terminal = Terminal {
         machine,
         code,
+        posted,
         prompt,
     };
     match terminal.serve_customers(is_new) {
@@ -87,6 +92,7 @@ fn start(config: TerminalConfig) -> Result<(Machine, SupervisorCode, bool), Star
         cassettes,
         tray,
         supervisor_code,
+        posted: _,
     } = config;
     let io = |path: PathBuf| move |source| StartError::Io { path, source };
     if let Some(directory) = journal.parent().filter(|path| !path.as_os_str().is_empty()) {
@@ -137,6 +143,7 @@ fn start(config: TerminalConfig) -> Result<(Machine, SupervisorCode, bool), Star
 struct Terminal<'a> {
     machine: Machine,
     code: SupervisorCode,
+    posted: Option<String>,
     prompt: &'a mut dyn Prompt,
 }
 
@@ -159,7 +166,21 @@ impl From<ElectronicJournalError> for Stop {
 /// What the customer wants next.
 enum Next {
     More,
-    LoggedOut,
+    Left(Left),
+}
+
+/// Why a customer is logged out.
+enum Left {
+    /// The customer said so.
+    Said,
+    /// The session is over.
+    Ended,
+}
+
+/// A customer with a card.
+struct Visit {
+    card: CardNumber,
+    customer: Customer,
 }
 
 /// Something other than what was asked for.
@@ -192,12 +213,12 @@ enum Visitor {
 
 /// What the menu offers, in its order.
 const MENU: [(&str, Action); 8] = [
-    ("View your balance", Action::Balance),
-    ("Make a deposit", Action::Deposit),
-    ("Make a withdrawal", Action::Withdraw),
-    ("Transfer to another account", Action::Transfer),
+    ("Balance", Action::Balance),
+    ("Deposit", Action::Deposit),
+    ("Withdrawal", Action::Withdraw),
+    ("Transfer", Action::Transfer),
     ("Mini-statement", Action::Statement),
-    ("Change your PIN", Action::ChangePin),
+    ("Change of PIN", Action::ChangePin),
     ("Log out", Action::LogOut),
     ("Quit", Action::Quit),
 ];
@@ -216,7 +237,7 @@ enum Action {
 
 impl Terminal<'_> {
     fn serve_customers(&mut self, is_new: bool) -> Result<(), Stop> {
-        say("Welcome to the bank!");
+        self.say_welcome();
         // A bank that is away is tried for a while, so that the first customer need not; then the card is asked for
         // all the same, since there is a supervisor, too.
         if let Err(error) = self.machine.client.ping() {
@@ -235,8 +256,11 @@ impl Terminal<'_> {
             let card = match self.ask_visitor() {
                 Ok(Some(Visitor::Customer(card))) => card,
                 Ok(Some(Visitor::Supervisor)) => {
-                    supervisor::serve(&mut self.machine, &mut self.code, self.prompt)?
-                        .map_err(|_| Stop::Quit)?;
+                    let served = supervisor::serve(&mut self.machine, &mut self.code, self.prompt)?;
+                    if served.map_err(|_| Stop::Quit)? {
+                        self.prompt.clear();
+                        self.say_welcome();
+                    }
                     continue;
                 }
                 Ok(None) => return Ok(()),
@@ -262,11 +286,24 @@ impl Terminal<'_> {
             drop(pin);
             match customer {
                 Ok(customer) => {
-                    say(&format!("\nGood day, {}!", plain(&customer.holder)));
-                    let end = self.serve_customer(&customer);
+                    self.prompt.clear();
+                    say_heading(self.machine.state().terminal());
+                    say(&format!("Good day, {}!", plain(&customer.holder)));
+                    let end = self.serve_customer(&Visit { card, customer });
                     self.machine.client.logout();
-                    say("Goodbye!\n");
-                    end?;
+                    match end {
+                        Ok(Left::Said) => {
+                            self.prompt.clear();
+                            say("Goodbye!\n");
+                            self.say_welcome();
+                        }
+                        // What was said last is still to be read.
+                        Ok(Left::Ended) => say("Goodbye!\n"),
+                        Err(stop) => {
+                            say("Goodbye!\n");
+                            return Err(stop);
+                        }
+                    }
                 }
                 Err(error) => self.say_failure(&error)?,
             }
@@ -292,7 +329,9 @@ impl Terminal<'_> {
     /// Whoever comes, or `None` to quit.
     fn ask_visitor(&mut self) -> Result<Option<Visitor>, NoAnswer> {
         loop {
-            match self.prompt.line("Card (q: quit, *: supervisor):") {
+            say("\nYour card? (*: supervisor, q: quit)");
+            let Terminal { machine, prompt, .. } = self;
+            match prompt.wait_for_line("Card:", &mut || machine.client.listen()) {
                 Ok(text) if matches!(text.trim(), "q" | "Q") => return Ok(None),
                 Ok(text) if text.trim() == "*" => return Ok(Some(Visitor::Supervisor)),
                 Ok(text) => match CardNumber::new(text.trim()) {
@@ -305,17 +344,27 @@ impl Terminal<'_> {
         }
     }
 
-    fn serve_customer(&mut self, customer: &Customer) -> Result<(), Stop> {
+    /// What everybody sees first.
+    fn say_welcome(&self) {
+        say_heading(self.machine.state().terminal());
+        if let Some(posted) = &self.posted {
+            say(posted);
+        }
+        say("Welcome to the bank!");
+    }
+
+    fn serve_customer(&mut self, visit: &Visit) -> Result<Left, Stop> {
         loop {
-            match self.serve_once(customer) {
+            match self.serve_once(visit) {
                 Ok(Next::More) | Err(Otherwise::Back) => {}
-                Ok(Next::LoggedOut) => return Ok(()),
+                Ok(Next::Left(left)) => return Ok(left),
                 Err(Otherwise::Stop(stop)) => return Err(stop),
             }
         }
     }
 
-    fn serve_once(&mut self, customer: &Customer) -> Result<Next, Otherwise> {
+    fn serve_once(&mut self, visit: &Visit) -> Result<Next, Otherwise> {
+        say_notices(&self.machine.client.listen());
         let options = MENU.map(|(name, _)| name);
         let chosen = self.prompt.choose("Menu:", &options)?;
         let done = match MENU[chosen].1 {
@@ -330,14 +379,19 @@ impl Terminal<'_> {
                     .client
                     .statement(MINI_STATEMENT_LINES)
                     .map(|(balance, lines)| {
-                        say_statement(balance.currency, balance.balance, &lines);
+                        let account = visit.customer.account;
+                        let Balance {
+                            balance, currency, ..
+                        } = balance;
+                        let text = paper::statement(account, currency, balance, &lines, width());
+                        say(&format!("\n{text}"));
                     })
             }
             Action::ChangePin => self.change_pin()?,
-            Action::Deposit => return self.deposit(customer),
-            Action::Withdraw => return self.withdraw(customer),
-            Action::Transfer => return self.transfer(customer),
-            Action::LogOut => return Ok(Next::LoggedOut),
+            Action::Deposit => return self.deposit(visit),
+            Action::Withdraw => return self.withdraw(visit),
+            Action::Transfer => return self.transfer(visit),
+            Action::LogOut => return Ok(Next::Left(Left::Said)),
             Action::Quit => return Err(Stop::Quit.into()),
         };
         match done {
@@ -346,13 +400,14 @@ impl Terminal<'_> {
         }
     }
 
-    fn deposit(&mut self, customer: &Customer) -> Result<Next, Otherwise> {
+    fn deposit(&mut self, visit: &Visit) -> Result<Next, Otherwise> {
+        let customer = &visit.customer;
         if let Err(error) = self.machine.check_currency(customer) {
             return self.after_machine_failure(error);
         }
         let amount = self.ask_amount(customer.currency)?;
         match self.machine.deposit(customer, amount) {
-            Ok(done) => self.say_done(customer, "Deposit", &done),
+            Ok(done) => self.say_done(visit, "Deposit", None, &done),
             Err(MachineError::Client(error)) => {
                 say(&format!(
                     "\nYOUR MONEY IS KEPT: {} is credited when the bank can be reached again.",
@@ -364,13 +419,14 @@ impl Terminal<'_> {
         }
     }
 
-    fn withdraw(&mut self, customer: &Customer) -> Result<Next, Otherwise> {
+    fn withdraw(&mut self, visit: &Visit) -> Result<Next, Otherwise> {
+        let customer = &visit.customer;
         if let Err(error) = self.machine.check_currency(customer) {
             return self.after_machine_failure(error);
         }
         let amount = self.ask_amount(customer.currency)?;
         match self.machine.withdraw(customer, amount) {
-            Ok(done) => self.say_done(customer, "Withdrawal", &done),
+            Ok(done) => self.say_done(visit, "Withdrawal", None, &done),
             Err(MachineError::Unpayable(nearest)) => {
                 say_unpayable(customer.currency, nearest);
                 Ok(Next::More)
@@ -383,11 +439,12 @@ impl Terminal<'_> {
         }
     }
 
-    fn transfer(&mut self, customer: &Customer) -> Result<Next, Otherwise> {
+    fn transfer(&mut self, visit: &Visit) -> Result<Next, Otherwise> {
+        let customer = &visit.customer;
         let to = self.ask_payee()?;
         let amount = self.ask_amount(customer.currency)?;
         match self.machine.transfer(customer, to, amount) {
-            Ok(done) => self.say_done(customer, "Transfer", &done),
+            Ok(done) => self.say_done(visit, "Transfer", Some(to), &done),
             Err(MachineError::Client(error)) => {
                 say(
                     "\nThis is not done yet, and perhaps will not be. Your statement will tell, in some minutes.",
@@ -398,8 +455,24 @@ impl Terminal<'_> {
         }
     }
 
-    fn say_done(&self, customer: &Customer, name: &str, done: &Done) -> Result<Next, Otherwise> {
-        say_receipt(customer.currency, name, done.id, &done.outcome);
+    fn say_done(
+        &self,
+        visit: &Visit,
+        what: &str,
+        payee: Option<AccountId>,
+        done: &Done,
+    ) -> Result<Next, Otherwise> {
+        let receipt = paper::receipt(&Slip {
+            terminal: self.machine.state().terminal(),
+            card: &visit.card,
+            account: visit.customer.account,
+            currency: visit.customer.currency,
+            what,
+            payee,
+            id: done.id,
+            outcome: &done.outcome,
+        });
+        say(&format!("\n{receipt}"));
         Ok(Next::More)
     }
 
@@ -449,7 +522,7 @@ impl Terminal<'_> {
         Ok(if self.machine.client.customer().is_some() {
             Next::More
         } else {
-            Next::LoggedOut
+            Next::Left(Left::Ended)
         })
     }
 

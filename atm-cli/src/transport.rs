@@ -85,33 +85,16 @@ impl Transport {
         }
     }
 
-    /// Whether the bank has neither said anything that was not read yet nor hung up.
-    pub(crate) fn is_quiet(&mut self) -> bool {
-        let looked = self
-            .socket
-            .set_nonblocking(true)
-            .and_then(|()| self.looks_quiet());
-        self.socket.set_nonblocking(false).is_ok() && looked.unwrap_or(false)
-    }
-
-    fn looks_quiet(&mut self) -> io::Result<bool> {
-        let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        let Some(tls) = &mut self.tls else {
-            return Ok(self.socket.peek(&mut [0]).is_err_and(|error| would_block(&error)));
+    /// Gives bytes that have come already; none: the bank has hung up. If nothing has come, it
+    /// fails with [`WouldBlock`](io::ErrorKind::WouldBlock).
+    pub(crate) fn read_without_waiting(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_nonblocking(true)?;
+        let read = match &mut self.tls {
+            None => self.socket.read(bytes),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).read(bytes),
         };
-        loop {
-            match tls.read_tls(&mut self.socket) {
-                // Without a goodbye, as a server ends that was killed.
-                Ok(0) => return Ok(false),
-                Ok(_) => {}
-                Err(error) if would_block(&error) => return Ok(true),
-                Err(error) => return Err(error),
-            }
-            let state = tls.process_new_packets().map_err(io::Error::other)?;
-            if state.plaintext_bytes_to_read() > 0 || state.peer_has_closed() {
-                return Ok(false);
-            }
-        }
+        self.socket.set_nonblocking(false)?;
+        read
     }
 }
 

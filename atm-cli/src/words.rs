@@ -1,5 +1,6 @@
 //! What the bank says, in words that a person or a script can read.
 
+use bank_core::CardNumber;
 use bank_core::protocol::ErrorCode;
 use bank_core::row::{Contra, Kind};
 
@@ -35,9 +36,23 @@ pub(crate) fn other_side(line: &StatementLine) -> String {
     }
 }
 
-/// A text from elsewhere without what could drive the terminal it is shown on.
+/// A text from elsewhere without what could drive the terminal it is shown on, or show it in another order than it has.
 pub(crate) fn plain(text: &str) -> String {
+    // Unicode's ends of lines, and its overrides of the direction in which text runs.
+    let turns = |c| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c })
         .collect()
+}
+
+/// A card as a receipt shows it, by which only its holder knows it: its last characters, of a short one no more than half.
+pub(crate) fn masked(card: &CardNumber) -> String {
+    let text: Vec<char> = card.as_str().chars().collect();
+    let hidden = text.len() - (text.len() / 2).min(4);
+    plain(&format!("****{}", text[hidden..].iter().collect::<String>()))
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

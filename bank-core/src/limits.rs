@@ -244,6 +244,35 @@ pub const RECONNECT_BACKOFF: (Duration, Duration) = (Duration::from_millis(100),
 /// Connections that the demonstration's server takes: its own terminal, and a few that somebody adds to try it.
 pub const DEMO_CONNECTIONS: usize = 16;
 
+/// Notices from the bank that a terminal keeps until somebody can read them; of more, the newest are kept. Shown together, they leave
+/// room on a screen for what the customer came for.
+pub const MAX_NOTICES: usize = 4;
+
+/// Characters of a notice that are shown: five lines of the narrowest terminal.
+pub const MAX_NOTICE_CHARS: usize = 200;
+
+/// Times in a row that a client takes in what the bank says unasked, a few KiB each time: more than all notices that it
+/// keeps. A bank that still goes on is not listened to any more.
+pub const MAX_UNASKED_READS: usize = 64;
+
+/// How often an idle terminal looks whether the bank has said something: soon enough for whoever comes by, and no work to speak of.
+pub const NOTICE_LOOK: Duration = Duration::from_millis(500);
+
+/// After how long a silence an idle terminal asks whether the bank is there, lest the bank should hang up.
+pub const KEEP_ALIVE: Duration = Duration::from_mins(1);
+
+/// For the answer to that. Keys are not looked at meanwhile, so it is as long as a person waits for a key to show.
+pub const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Characters that somebody may type as one answer. A card's number is the longest that is asked for.
+pub const MAX_TYPED_CHARS: usize = 64;
+
+/// Columns of the narrowest screen that lines are laid out for. On one that is narrower they are broken by the screen.
+pub const NARROWEST_SCREEN: usize = 32;
+
+/// Columns of the widest headings and tables: on a wider line eyes lose their way from a name to its sum.
+pub const WIDEST_SCREEN: usize = 80;
+
 /// How often a progress bar is drawn although nothing has moved.
 pub const PROGRESS_TICK: Duration = Duration::from_millis(200);
 
@@ -309,6 +338,8 @@ const _: () = {
     assert!(REFUSAL_DEADLINE.as_millis() > 2 * CLOSE_LINGER.as_millis());
     assert!(WRITE_DEADLINE.as_secs() <= SHUTDOWN_GRACE.as_secs());
     assert!(REPLY_DEADLINE.as_secs() > REQUEST_DEADLINE.as_secs());
+    assert!(2 * KEEP_ALIVE.as_secs() < IDLE_DEADLINE.as_secs());
+    assert!(MAX_TYPED_CHARS >= MAX_CARD_BYTES);
     assert!(2 * ATTEMPT_DEADLINE.as_secs() < TRANSACTION_DEADLINE.as_secs());
     assert!(2 * RECONNECT_BACKOFF.1.as_secs() < ATTEMPT_DEADLINE.as_secs());
     assert!(REPLY_DEADLINE.as_secs() > (BANK_FILE_BUSY_RETRIES as u64 + 1) * BANK_FILE_BUSY_WAIT.as_secs());

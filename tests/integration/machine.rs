@@ -151,9 +151,17 @@ fn what_the_bank_refuses_for_ever_is_said_once_and_keeps_nothing_else_open() {
     assert!(state.open().is_empty());
     // The money is in the box, and the bank does not know of it: every close says so.
     let text = supervise(&bank, &server, "6\n6\n7\nq\n");
-    assert!(text.contains("DIFFERENCE               -100.00 USD"), "{text}");
+    assert!(squeezed(&text).contains("DIFFERENCE -100.00"), "{text}");
     assert!(text.contains("They agree."), "{text}");
-    assert!(text.contains("From before              -100.00 USD"), "{text}");
+    assert!(squeezed(&text).contains("From before -100.00"), "{text}");
+}
+
+/// The lines with one space where there were several: what stands under what is tested elsewhere.
+fn squeezed(text: &str) -> String {
+    let lines = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Runs the supervisor's menu with these lines. Gives what was shown.
@@ -235,7 +243,7 @@ fn a_count_that_cannot_be_is_refused_and_asked_for_again() {
         text.contains("So 1 x 50, 2 x 20 was paid out, and 1 x 20 is missing."),
         "{text}"
     );
-    assert!(text.contains("20.00 USD       7 notes"), "{text}");
+    assert!(squeezed(&text).contains("20.00 7 140.00"), "{text}");
     assert_eq!(settlement(&bank, id), Some(Settlement::Done));
     assert_eq!(balance(&server), 91_000);
 }
@@ -447,26 +455,26 @@ fn a_supervisor_needs_the_code_and_sees_to_cash_and_days() {
         &server,
         "1\n2\n0\n0\n9999999\n7\n1\n0001\n2\n12.50\n3\n30\n7\nq\n",
     );
-    assert!(text.contains("50.00 USD     200 notes"), "{text}");
+    assert!(squeezed(&text).contains("50.00 200 10000.00"), "{text}");
     assert!(text.contains("a cassette holds at most 10000 notes"), "{text}");
     let text = supervise(&bank, &server, "2\n1\n2\n3\n3\n5\n6\n5\n7\nq\n");
     assert!(
-        text.contains("20.00 USD     501 notes"),
+        squeezed(&text).contains("20.00 501 10020.00"),
         "one was paid out: {text}"
     );
     assert!(text.contains("Take 12.50 USD out of the deposit box."), "{text}");
     for line in [
-        "Deposits 1                 12.50 USD",
-        "Withdrawals 1              30.00 USD",
-        "Net cash                  -17.50 USD",
+        "Deposits 1 12.50",
+        "Withdrawals 1 -30.00",
+        "Net cash -17.50",
         "Close 1",
-        "The bank                  -17.50 USD",
-        "This machine              -17.50 USD",
+        "The bank -17.50",
+        "This machine -17.50",
         "They agree.",
-        "Since close 1",
-        "Withdrawals 0               0.00 USD",
+        "since close 1",
+        "Withdrawals 0 0.00",
     ] {
-        assert!(text.contains(line), "{line}: {text}");
+        assert!(squeezed(&text).contains(line), "{line}: {text}");
     }
     // Somebody moves cash at the bank under this machine's id.
     let forged = server.atm_cli(
@@ -484,7 +492,7 @@ fn a_supervisor_needs_the_code_and_sees_to_cash_and_days() {
     );
     assert!(forged.status.success());
     let text = supervise(&bank, &server, "6\n7\nq\n");
-    assert!(text.contains("DIFFERENCE                  0.75 USD"), "{text}");
+    assert!(squeezed(&text).contains("DIFFERENCE 0.75"), "{text}");
     drop(server);
     bank.assert_verifies();
 }

@@ -22,6 +22,7 @@ mod peers;
 mod poison;
 mod readme;
 mod scale;
+mod screens;
 mod second_client;
 mod secrets;
 mod shutdown;

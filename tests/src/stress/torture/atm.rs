@@ -22,7 +22,7 @@ const CASSETTES: [(i64, u32); 3] = [(50, 200), (20, 500), (10, 500)];
 /// From a line typed to what must come of it, which may take a server's restart and a client's pauses.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-const CARD: &str = "supervisor):";
+const CARD: &str = "Card:";
 const MENU: &str = "Menu:";
 const SUPERVISOR: &str = "Supervisor:";
 
@@ -442,24 +442,24 @@ fn receipts(screen: &str) -> impl Iterator<Item = Receipt> + '_ {
         sum.replace('.', "").parse().ok()
     };
     let lines: Vec<_> = screen.lines().collect();
-    let starts = (0..lines.len()).filter_map(move |n| {
-        let approved = lines[n] == "  APPROVED";
-        // A decline has its reason in between.
-        let first = match lines[n] {
-            "  APPROVED" => n + 1,
-            "  DECLINED" => n + 2,
-            _ => return None,
-        };
-        let [amount, balance, row, id] = lines.get(first..first + 4)? else {
+    let decided = (0..lines.len()).filter_map(move |n| {
+        let approved = lines[n].ends_with(" APPROVED");
+        if !approved && !lines[n].ends_with(" DECLINED") {
             return None;
+        }
+        let length = lines[n..].iter().position(|line| line.starts_with("==="))?;
+        let line = |beginning: &str| {
+            let of_receipt = &lines[n + 1..n + length];
+            of_receipt.iter().find_map(|line| line.strip_prefix(beginning))
         };
+        let (lsn, _) = lines[n + length - 1].split_once(':')?;
         Some(Receipt {
-            id: id.trim().parse().ok()?,
+            id: line("Ref ")?.parse().ok()?,
             approved,
-            lsn: row.split(" row ").nth(1)?.trim().parse().ok()?,
-            amount: minor(amount)?,
-            balance: minor(balance)?,
+            lsn: lsn.parse().ok()?,
+            amount: minor(line(if approved { "Amount " } else { "Asked for " })?)?,
+            balance: minor(line("Balance ")?)?,
         })
     });
-    starts.collect::<Vec<_>>().into_iter()
+    decided.collect::<Vec<_>>().into_iter()
 }
