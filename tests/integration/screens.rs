@@ -59,7 +59,7 @@ fn assert_laid_out(text: &str, columns: usize) {
             }
             let rows = lines[n + 1..]
                 .iter()
-                .take_while(|line| line.contains('.') && !line.contains(". "));
+                .take_while(|line| line.contains('.') && !line.ends_with('.'));
             let mut count = 0;
             for row in rows {
                 count += 1;
