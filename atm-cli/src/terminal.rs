@@ -542,6 +542,10 @@ impl Terminal<'_> {
             ClientError::InDoubt { .. } | ClientError::GivenUp { .. } | ClientError::Undone { .. } => {
                 say("\nSorry: the bank did not answer in time.");
             }
+            // Which address that is, whoever looks after the terminal has read when it was tried.
+            ClientError::Connection(ConnectionError::Unreachable { .. }) => {
+                say("\nSorry: the bank cannot be reached at present. Please try again later.");
+            }
             ClientError::NobodyLoggedIn => say("\nYou have been away too long. Please log in again."),
             error => say_sorry(error),
         }

@@ -301,11 +301,11 @@ fn a_terminal_that_waits_for_a_customer_shows_what_the_bank_says() {
         );
     });
     let command = format!(
-        "{} --server {address} --journal {} --cassettes 20x100",
+        "timeout --foreground 30 {} --server {address} --journal {} --cassettes 20x100",
         program("atm-cli").display(),
         place.path().join("terminal.journal").display()
     );
-    // Nothing is typed before it is there; and the card is asked for behind it.
+    // A terminal that shows nothing is ended, and fails the test. Nothing is typed before it is there; and the card is asked for behind it.
     let seen = on_a_screen(
         &command,
         40,
