@@ -30,6 +30,10 @@ fn assert_laid_out(text: &str, columns: usize) {
     }
     let (mut receipts, mut statements, mut tables) = (0, 0, 0);
     let lines: Vec<_> = text.lines().collect();
+    let is_rule = |line: &&str| line.starts_with("==") || line.starts_with("--");
+    for pair in lines.windows(2) {
+        assert!(!pair.iter().all(is_rule), "a rule is broken: {text}");
+    }
     for (n, line) in lines.iter().enumerate() {
         if line.ends_with("APPROVED") || line.ends_with("DECLINED") {
             receipts += 1;
@@ -212,7 +216,11 @@ fn a_person_chooses_with_single_keys_and_no_line_is_wider_than_the_screen() {
             &command,
             columns,
             &[
-                ("Card:", "Bartholomew Featherstonehaughx\u{7f}\r"),
+                // More than there is room for, taken back at once and letter by letter.
+                (
+                    "Card:",
+                    "Bartholomew Featherstonehaugh and his wife\u{15}Bartholomew Featherstonehaughx\u{7f}\r",
+                ),
                 ("PIN:", "1357\r"),
                 ("Good day", ""),
                 // Whoever is used to it may press Enter, too; letters mean nothing.
