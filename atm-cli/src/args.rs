@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::client::ClientConfig;
 use crate::dispenser::{CassetteError, Cassettes};
+use crate::manual::Manual;
 use crate::terminal::TerminalConfig;
 use crate::tls::{Privacy, Tls, TlsError, TlsFiles};
 
@@ -228,6 +229,9 @@ pub enum Command {
     /// Try it all: a sample bank, a server and this terminal, in one process that leaves nothing behind
     #[cfg(feature = "demo")]
     Demo,
+    /// What makes the program known to a shell and to `man`.
+    #[command(flatten)]
+    Manual(Manual),
 }
 
 /// A question to the bank with one answer.

@@ -11,6 +11,7 @@ pub mod electronic_journal;
 mod fake_bank;
 mod layout;
 pub mod machine;
+pub mod manual;
 mod notices;
 pub mod one_shot;
 mod paper;

@@ -1,5 +1,6 @@
 //! The program: parses, runs the menu or one command, and maps its result to an exit code.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use atm_cli::args::{Args, Command};
@@ -33,5 +34,13 @@ fn run(args: Args) -> Result<Ended, Box<dyn std::error::Error>> {
         Some(Command::OneShot(command)) => one_shot::run(bank.config("CLI")?, &command),
         #[cfg(feature = "demo")]
         Some(Command::Demo) => demo::run(bank.config("ATM-1")?.terminal),
+        Some(Command::Manual(manual)) => match manual.write() {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                eprintln!("atm-cli: {error}");
+                Ended::Failed
+            }
+            // A reader that has seen enough, such as `head`, is no failure.
+            _ => Ended::Approved,
+        },
     })
 }

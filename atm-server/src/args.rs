@@ -1,20 +1,27 @@
 //! The command line as it is written. [`crate::config`] checks what it means.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use bank_core::limits::AUTHORITY_DAYS;
+use bank_core::limits::{AUTHORITY_DAYS, MAX_SOCKET_PATH_BYTES};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::log::{LogFilter, LogFormat};
 
 /// A bank server for ATM terminals, and its operator's tools.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 #[command(
     after_help = "Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong usage, 3 a commit to the \
-bank file failed while serving.\nLogging: set ATM_LOG to error, warn, info (the default), debug or trace."
+bank file failed while serving."
 )]
 pub struct Args {
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -76,6 +83,44 @@ for as long as those of the bank, since a key that is forgotten opens none of th
 shared it, each would forget the keys that the other needs."
     )]
     RotatePepper(RotatePepperArgs),
+    /// Write what makes a shell complete this program's commands and options
+    Completions {
+        /// Which shell
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command
+    Man {
+        /// Where they go; it is made if there is none
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: PathBuf,
+    },
+}
+
+/// What is logged, and how.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Log, on standard error")]
+pub struct LogArgs {
+    /// How much is logged: off, error, warn, info, debug or trace. A part of the program may have its own, as in
+    /// info,bank_core::journal=debug
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "ATM_LOG",
+        global = true
+    )]
+    pub log_level: LogFilter,
+    /// How a line of the log looks: text for people, or an object of JSON
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "ATM_LOG_FORMAT",
+        global = true
+    )]
+    pub log_format: LogFormat,
 }
 
 /// Which bank.
@@ -163,9 +208,20 @@ pub struct GenerateArgs {
     pub replace: bool,
 }
 
-/// Arguments of `serve`.
+/// Arguments of `serve`. Each of them is also a key of its configuration file, as [`crate::settings`] tells.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Each option but --config and --print-config may also be given by the environment variable beside it, or by its \
+name, without the dashes, in a TOML file (--config). The command line counts more than the environment, that more than the file. \
+Paths are relative to the working directory, wherever they are given. --print-config writes such a file."
+)]
 pub struct ServeArgs {
+    /// A file of settings, in TOML
+    #[arg(long, value_name = "FILE", env = "ATM_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Check the settings, print all of them as a file for --config, with where each comes from, and end
+    #[arg(long)]
+    pub print_config: bool,
     /// Which bank.
     #[command(flatten)]
     pub bank: SecretBankArgs,
@@ -174,34 +230,55 @@ pub struct ServeArgs {
         long,
         value_name = "ADDR",
         default_value = "127.0.0.1:5100",
-        env = "ATM_LISTEN"
+        env = "ATM_LISTEN",
+        value_parser = address
     )]
     pub listen: SocketAddr,
     /// Connections served at once; more are told that the server is full
-    #[arg(long, value_name = "N", default_value_t = bank_core::limits::DEFAULT_CONNECTIONS)]
+    #[arg(long, value_name = "N", default_value_t = bank_core::limits::DEFAULT_CONNECTIONS, env = "ATM_CONNECTIONS")]
     pub connections: usize,
     /// Threads that serve connections [default: one for each core but one, which is left to the journal]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "ATM_WORKERS")]
     pub workers: Option<NonZeroUsize>,
     /// Let in only terminals with a secret or a certificate; otherwise an unknown one on this machine registers itself
-    #[arg(long)]
+    #[arg(long, env = "ATM_REGISTERED_TERMINALS", value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", default_value_t = false, hide_possible_values = true)]
     pub registered_terminals: bool,
     /// Let customers choose PINs that are guessed first, such as 1234, 1111 and years
-    #[arg(long)]
+    #[arg(long, env = "ATM_ALLOW_WEAK_PINS", value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", default_value_t = false, hide_possible_values = true)]
     pub allow_weak_pins: bool,
     /// Open a Unix socket for "atm-server admin", for the server's user alone
-    #[arg(long, value_name = "PATH", env = "ATM_ADMIN_SOCKET")]
+    #[arg(long, value_name = "PATH", env = "ATM_ADMIN_SOCKET", value_parser = OsStringValueParser::new().try_map(socket_path))]
     pub admin_socket: Option<PathBuf>,
     /// How to speak TLS.
     #[command(flatten)]
     pub tls: TlsArgs,
 }
 
+/// An address to listen on. A name is none: it may have several addresses, and others tomorrow.
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| {
+        "an IP address and a port are wanted, such as 127.0.0.1:5100, [::1]:5100 or, for all of this machine's addresses, 0.0.0.0:5100"
+    })
+}
+
+/// The path of a Unix socket, which the operating system takes only if it is short.
+fn socket_path(path: OsString) -> Result<PathBuf, String> {
+    match path.len() {
+        0 => Err("a path is wanted".to_owned()),
+        ..=MAX_SOCKET_PATH_BYTES => Ok(path.into()),
+        bytes => Err(format!(
+            "a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes, and this one has {bytes}: choose a shorter one"
+        )),
+    }
+}
+
 /// Arguments of `admin`.
 #[derive(Debug, clap::Args)]
 pub struct AdminArgs {
     /// The socket that the server was told to open
-    #[arg(long, value_name = "PATH", env = "ATM_ADMIN_SOCKET")]
+    #[arg(long, value_name = "PATH", env = "ATM_ADMIN_SOCKET", value_parser = OsStringValueParser::new().try_map(socket_path))]
     pub admin_socket: PathBuf,
     /// Answer in one line of JSON
     #[arg(long, global = true)]
@@ -220,25 +297,32 @@ pub enum AdminCommand {
         #[arg(value_name = "CARD")]
         card: String,
     },
+    /// Tell how much is logged, or change it until the server ends
+    LogLevel {
+        /// What is to be logged from now on, as for --log-level
+        #[arg(value_name = "FILTER")]
+        filter: Option<String>,
+    },
     /// End in order: what is under way is finished first
     Shutdown,
 }
 
-/// How to speak TLS.
+/// How to speak TLS. Which of them need each other, [`crate::config`] checks: clap would not see what is in a file.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
     /// The server's certificate, in PEM: speak TLS 1.3 ("atm-server certificate" makes what is needed)
-    #[arg(long, value_name = "FILE", env = "ATM_TLS_CERT", requires = "tls_key")]
+    #[arg(long, value_name = "FILE", env = "ATM_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
     /// The key of the server's certificate, in PEM, for its owner alone to read
-    #[arg(long, value_name = "FILE", env = "ATM_TLS_KEY", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", env = "ATM_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
     /// The authority whose certificates name terminals: who has one needs no secret
-    #[arg(long, value_name = "FILE", env = "ATM_TLS_CLIENT_CA", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", env = "ATM_TLS_CLIENT_CA")]
     pub tls_client_ca: Option<PathBuf>,
     /// Listen to the network without TLS, so that everybody on the way can read PINs and change amounts
-    #[arg(long, conflicts_with = "tls_cert")]
+    #[arg(long, env = "ATM_DANGEROUSLY_LET_THE_NETWORK_READ_PINS", value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", default_value_t = false, hide_possible_values = true)]
     pub dangerously_let_the_network_read_pins: bool,
 }
 

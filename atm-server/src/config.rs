@@ -27,6 +27,22 @@ pub enum ConfigError {
     /// No connections at all.
     #[error("--connections must be at least 1")]
     NoConnections,
+    /// Half of what TLS needs.
+    #[error("--tls-cert and --tls-key belong together: give both or neither")]
+    HalfOfTls,
+    /// Certificates of terminals, and nothing of the server's.
+    #[error("--tls-client-ca is of no use without --tls-cert and --tls-key")]
+    OnlyClientCa,
+    /// TLS and the wish for none.
+    #[error("with --tls-cert the network reads nothing: leave --dangerously-let-the-network-read-pins out")]
+    NeedlesslyDangerous,
+}
+
+impl ConfigError {
+    /// Whether the settings are wrong whatever the machine and its files are, so that trying again is of no use.
+    pub fn is_wrong_usage(&self) -> bool {
+        !matches!(self, ConfigError::Tls(_))
+    }
 }
 
 /// A bank file and its pepper file.
@@ -76,15 +92,41 @@ pub struct ServeConfig {
     pub allow_weak_pins: bool,
 }
 
+/// Whether the settings go together: what can be said of them without looking at any file.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn check(args: &ServeArgs) -> Result<(), ConfigError> {
+    let tls = &args.tls;
+    if tls.tls_cert.is_some() != tls.tls_key.is_some() {
+        return Err(ConfigError::HalfOfTls);
+    }
+    if tls.tls_cert.is_none() && tls.tls_client_ca.is_some() {
+        return Err(ConfigError::OnlyClientCa);
+    }
+    match (tls.tls_cert.is_some(), tls.dangerously_let_the_network_read_pins) {
+        (true, true) => return Err(ConfigError::NeedlesslyDangerous),
+        (false, false) if !args.listen.ip().is_loopback() => {
+            return Err(ConfigError::NotPrivate(args.listen));
+        }
+        _ => {}
+    }
+    if args.connections == 0 {
+        return Err(ConfigError::NoConnections);
+    }
+    Ok(())
+}
+
 impl TryFrom<ServeArgs> for ServeConfig {
     type Error = ConfigError;
 
     fn try_from(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
+        check(&args)?;
         let TlsArgs {
             tls_cert,
             tls_key,
             tls_client_ca,
-            dangerously_let_the_network_read_pins,
+            dangerously_let_the_network_read_pins: _,
         } = &args.tls;
         let tls = match (tls_cert, tls_key) {
             (Some(cert), Some(key)) => Some(Tls::new(TlsFiles {
@@ -95,13 +137,7 @@ impl TryFrom<ServeArgs> for ServeConfig {
             _ => None,
         };
         if tls.is_none() && !args.listen.ip().is_loopback() {
-            if !dangerously_let_the_network_read_pins {
-                return Err(ConfigError::NotPrivate(args.listen));
-            }
             tracing::warn!(listen = %args.listen, "everybody on the network can read PINs and change amounts");
-        }
-        if args.connections == 0 {
-            return Err(ConfigError::NoConnections);
         }
         let connections = args.connections.min(raise_open_files(args.connections));
         Ok(ServeConfig {
@@ -187,9 +223,26 @@ mod tests {
         assert!(parse(&["--listen", "[::1]:0"]).is_ok());
         let frightening = "--dangerously-let-the-network-read-pins";
         assert!(parse(&["--listen", "0.0.0.0:1", frightening]).is_ok());
+    }
+
+    #[test]
+    fn settings_that_do_not_go_together_are_refused() {
+        let refused = |arguments: &[&str]| parse(arguments).unwrap_err();
         assert!(matches!(
-            parse(&["--connections", "0"]),
-            Err(ConfigError::NoConnections)
+            refused(&["--connections", "0"]),
+            ConfigError::NoConnections
         ));
+        for half in ["--tls-cert", "--tls-key"] {
+            assert!(matches!(refused(&[half, "x"]), ConfigError::HalfOfTls), "{half}");
+        }
+        assert!(matches!(
+            refused(&["--tls-client-ca", "x"]),
+            ConfigError::OnlyClientCa
+        ));
+        let frightening = "--dangerously-let-the-network-read-pins";
+        let both = ["--tls-cert", "x", "--tls-key", "x", frightening];
+        assert!(matches!(refused(&both), ConfigError::NeedlesslyDangerous));
+        let missing = refused(&both[..4]);
+        assert!(matches!(missing, ConfigError::Tls(_)) && !missing.is_wrong_usage());
     }
 }

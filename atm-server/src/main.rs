@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use atm_server::{args, commands};
-use clap::Parser;
+use atm_server::{commands, settings};
 
 fn main() -> ExitCode {
-    commands::run(args::Args::parse()).into()
+    match settings::parse(std::env::args_os()) {
+        Ok((args, settings)) => commands::run(args, &settings).into(),
+        Err(refused) => refused.exit(),
+    }
 }

@@ -17,6 +17,7 @@ use crate::admin::handler::AdminHandler;
 use crate::admin::socket::AdminSocket;
 use crate::atm_handler::AtmHandler;
 use crate::serve::serve;
+use crate::service_manager;
 use crate::tls::Tls;
 
 /// How terminals are served.
@@ -89,11 +90,13 @@ pub async fn run(
             drop(file);
         })
     });
-    tokio::select! {
+    let reason = tokio::select! {
         error = bank.journal().ended() => return Err(error),
-        reason = shutdown => tracing::info!(reason, "shutting down"),
-        () = asked.notified() => tracing::info!(reason = "an operator", "shutting down"),
-    }
+        reason = shutdown => reason,
+        () = asked.notified() => "an operator",
+    };
+    tracing::info!(reason, "shutting down");
+    service_manager::stopping(reason);
     stop.cancel();
     let unfinished = serving.await.expect("accepting connections does not panic");
     if let Some(operators) = operators {

@@ -219,6 +219,10 @@ pub const MAX_DIFFERENCES: usize = 20;
 /// Operators at once.
 pub const ADMIN_CONNECTIONS: usize = 8;
 
+/// Bytes of the path of the operators' socket. Linux takes 107, of which the name under which the socket is made at first needs ten
+/// more than its own: a process's number, and what separates it.
+pub const MAX_SOCKET_PATH_BYTES: usize = 96;
+
 /// Bytes of an operator's request or of the reply: a line of JSON.
 pub const MAX_ADMIN_LINE_BYTES: usize = 64 * 1024;
 
@@ -312,6 +316,9 @@ pub const MAX_CODE_TRIES: u8 = 3;
 
 /// Bytes of the longest list of accounts: it is checked as a whole, and so held in memory as a whole.
 pub const MAX_LIST_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Bytes of the longest configuration file: a hundred times what a complete one has with all its comments would be more.
+pub const MAX_CONFIG_BYTES: u64 = 256 * 1024;
 
 /// Days for which a private authority's own certificate is good: longer than the machines whose certificates it makes.
 pub const AUTHORITY_DAYS: i32 = 3650;

@@ -417,7 +417,7 @@ fn the_network_is_neither_listened_to_nor_spoken_to_without_tls() {
     let frightening = "--dangerously-let-the-network-read-pins";
     let refused = site.bank.server_command(&["serve", "--listen", "0.0.0.0:0"]);
     assert!(stderr(&refused).contains("--tls-cert"), "{}", stderr(&refused));
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(2));
     // The last --listen counts; of what it listens to, only loopback is used here.
     for options in [&["--tls-cert", cert, "--tls-key", key][..], &[frightening]] {
         let mut command = std::process::Command::new(atm_tests::program("atm-server"));

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::socket::operator;
 use super::{AdminReply, AdminRequest};
+use crate::log::{self, LogError};
 use crate::serve::ClientHandler;
 
 /// Serves operators.
@@ -39,6 +40,10 @@ impl AdminHandler {
                     .await
                     .unwrap_or_else(|_| refused("the server is ending".into()))
             }
+            AdminRequest::LogLevel { filter } => match log_level(filter.as_deref()) {
+                Ok(filter) => done(format!("the log level is {filter}")),
+                Err(error) => refused(error.to_string()),
+            },
             AdminRequest::Shutdown {} => {
                 self.shutdown.notify_one();
                 done("the server is shutting down: it serves what is under way, and ends".into())
@@ -60,6 +65,14 @@ fn unblock_card(bank: &Bank, instruction: &Instruction, card: &str) -> AdminRepl
         )),
         Err(error) => refused(error.to_string()),
     }
+}
+
+/// What is logged now, after having changed it if that was asked for.
+fn log_level(wanted: Option<&str>) -> Result<String, LogError> {
+    if let Some(wanted) = wanted {
+        log::change(wanted.parse()?)?;
+    }
+    log::present()
 }
 
 fn done(message: String) -> AdminReply {

@@ -22,6 +22,11 @@ pub enum AdminRequest {
         /// The card's number.
         card: String,
     },
+    /// What is logged is to be told, or to change.
+    LogLevel {
+        /// As for `--log-level`; without it, nothing changes.
+        filter: Option<String>,
+    },
     /// The server is to end in order. (In braces, since of a name alone serde would take whatever stands beside it.)
     Shutdown {},
 }
@@ -31,6 +36,7 @@ impl AdminRequest {
     pub fn name(&self) -> &'static str {
         match self {
             AdminRequest::UnblockCard { .. } => "unblock-card",
+            AdminRequest::LogLevel { .. } => "log-level",
             AdminRequest::Shutdown {} => "shutdown",
         }
     }

@@ -39,6 +39,18 @@ pub enum AdminSocketError {
     /// Something else is there.
     #[error("--admin-socket {} is there already and is no socket: choose another name", .0.display())]
     NoSocket(PathBuf),
+    /// There is no such place.
+    #[error(
+        "--admin-socket {}: there is no directory {}: make it first, or choose another place",
+        path.display(),
+        directory.display()
+    )]
+    NoDirectory {
+        /// The socket.
+        path: PathBuf,
+        /// Where it was to be.
+        directory: PathBuf,
+    },
     /// The operating system does not let us.
     #[error("--admin-socket {}: {source}", path.display())]
     Io {
@@ -71,6 +83,15 @@ impl AdminSocket {
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(io(error)),
+        }
+        if let Some(directory) = path
+            .parent()
+            .filter(|directory| directory != &Path::new("") && !directory.exists())
+        {
+            return Err(AdminSocketError::NoDirectory {
+                path: path.to_owned(),
+                directory: directory.to_owned(),
+            });
         }
         // It is made where nobody else can go and moved when its mode is right: there is no moment at which another user could
         // connect.
@@ -158,6 +179,8 @@ mod tests {
             Err(AdminSocketError::NoSocket(_))
         ));
         assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's file");
+        let nowhere = AdminSocket::bind(&directory.path().join("missing/admin")).unwrap_err();
+        assert!(nowhere.to_string().contains("make it first"), "{nowhere}");
         assert_eq!(
             fs::read_dir(directory.path()).unwrap().count(),
             1,

@@ -7,6 +7,7 @@ use crate::args::{AdminArgs, AdminCommand};
 pub(super) fn administer(args: AdminArgs) -> Result<Ended, Error> {
     let request = match args.command {
         AdminCommand::UnblockCard { card } => AdminRequest::UnblockCard { card },
+        AdminCommand::LogLevel { filter } => AdminRequest::LogLevel { filter },
         AdminCommand::Shutdown => AdminRequest::Shutdown {},
     };
     let reply = admin::ask(&args.admin_socket, &request)?;

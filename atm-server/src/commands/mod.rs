@@ -5,6 +5,7 @@ mod backup;
 mod certificate;
 mod dispute;
 mod load;
+mod manual;
 mod peppers;
 mod restore;
 mod rows;
@@ -13,13 +14,14 @@ mod statement;
 mod terminals;
 mod verify;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use bank_core::memory;
-use tracing_subscriber::EnvFilter;
 
 use crate::args::{Args, Command};
+use crate::log;
+use crate::settings::Settings;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub enum Ended {
     Done = 0,
     /// It did not do it; the reason was written to standard error, or to standard output by `verify`.
     Failed = 1,
+    /// What it was asked for makes no sense.
+    Usage = 2,
     /// A commit to the bank file failed while serving.
     Poisoned = 3,
 }
@@ -41,15 +45,15 @@ impl From<Ended> for ExitCode {
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs a command and tells a person what went wrong, if anything did.
-pub fn run(args: Args) -> Ended {
-    log_to_stderr();
+pub fn run(args: Args, settings: &Settings) -> Ended {
+    log::to_stderr(args.log.log_level, args.log.log_format);
     if let Err(error) = memory::hide() {
         tracing::warn!(%error, "the memory, with PINs and keys, could not be hidden from core dumps");
     }
     let result = match args.command {
         Command::Load(args) => load::load(args),
         Command::Generate(args) => load::generate(args),
-        Command::Serve(args) => return serve::serve(args),
+        Command::Serve(args) => return serve::serve(args, settings),
         Command::Verify(args) => verify::verify(&args),
         Command::Statement(args) => statement::statement(&args),
         Command::Dispute(args) => dispute::dispute(&args),
@@ -59,6 +63,8 @@ pub fn run(args: Args) -> Ended {
         Command::Admin(args) => administer::administer(args),
         Command::Certificate(args) => certificate::certificate(&args),
         Command::RotatePepper(args) => peppers::rotate_pepper(args),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { dir } => manual::man(&dir),
     };
     result.unwrap_or_else(|error| {
         // A reader that has seen enough, such as `head`, is no failure.
@@ -80,30 +86,4 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> Ended {
 /// Tells a result. It is done whether or not anybody is left to read that.
 fn say(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{text}");
-}
-
-/// Standard error, for a log that may be lost: a full disk or a reader that has gone must not end the bank.
-struct LossyStderr;
-
-impl Write for LossyStderr {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let _ = io::stderr().write_all(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("ATM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_writer(|| LossyStderr)
-        .with_env_filter(filter);
-    // Whoever embeds the commands may have set up a log already.
-    let _ = log
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .try_init();
 }

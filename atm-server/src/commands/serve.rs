@@ -9,10 +9,14 @@ use super::{Ended, Error, failed, say};
 use crate::admin::socket::AdminSocket;
 use crate::args::ServeArgs;
 use crate::blocking_work::BlockingWork;
-use crate::config::ServeConfig;
-use crate::{server, shutdown};
+use crate::config::{self, ConfigError, ServeConfig};
+use crate::settings::Settings;
+use crate::{server, service_manager, shutdown};
 
-pub(super) fn serve(args: ServeArgs) -> Ended {
+pub(super) fn serve(args: ServeArgs, settings: &Settings) -> Ended {
+    if args.print_config {
+        return print_config(&args, settings).unwrap_or_else(|error| ended(&*error));
+    }
     let served = ServeConfig::try_from(args)
         .map_err(Error::from)
         .and_then(|config| {
@@ -28,12 +32,23 @@ pub(super) fn serve(args: ServeArgs) -> Ended {
         });
     match served {
         Ok(()) => Ended::Done,
-        Err(error) if matches!(error.downcast_ref(), Some(JournalError::Failed(_))) => {
-            failed(&*error);
-            Ended::Poisoned
-        }
-        Err(error) => failed(&*error),
+        Err(error) => ended(&*error),
     }
+}
+
+fn ended(error: &(dyn std::error::Error + 'static)) -> Ended {
+    let failed = failed(error);
+    match (error.downcast_ref(), error.downcast_ref::<ConfigError>()) {
+        (Some(JournalError::Failed(_)), _) => Ended::Poisoned,
+        (_, Some(error)) if error.is_wrong_usage() => Ended::Usage,
+        _ => failed,
+    }
+}
+
+fn print_config(args: &ServeArgs, settings: &Settings) -> Result<Ended, Error> {
+    config::check(args)?;
+    say(format_args!("{}", settings.to_toml()?));
+    Ok(Ended::Done)
 }
 
 async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
@@ -58,7 +73,9 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
         .map(AdminSocket::bind)
         .transpose()?;
     tracing::info!(bank = %config.paths.bank.display(), accounts = bank.account_count(), tls = config.service.tls.is_some(), lsn = %bank.journal().durable_lsn(), "opened");
-    say(format_args!("listening on {}", listener.local_addr()?));
+    let address = listener.local_addr()?;
+    say(format_args!("listening on {address}"));
+    service_manager::ready(&format!("serving {} accounts on {address}", bank.account_count()));
     if io::stdin().is_terminal() {
         let _ = writeln!(io::stderr(), "Press Enter to stop.");
     }
