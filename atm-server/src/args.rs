@@ -267,7 +267,7 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
 fn socket_path(path: OsString) -> Result<PathBuf, String> {
     match path.len() {
         0 => Err("a path is wanted".to_owned()),
-        ..=MAX_SOCKET_PATH_BYTES => Ok(path.into()),
+        1..=MAX_SOCKET_PATH_BYTES => Ok(path.into()),
         bytes => Err(format!(
             "a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes, and this one has {bytes}: choose a shorter one"
         )),

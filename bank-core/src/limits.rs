@@ -317,7 +317,7 @@ pub const MAX_CODE_TRIES: u8 = 3;
 /// Bytes of the longest list of accounts: it is checked as a whole, and so held in memory as a whole.
 pub const MAX_LIST_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
-/// Bytes of the longest configuration file: a hundred times what a complete one has with all its comments would be more.
+/// Bytes of the longest file of settings: a hundred times what a complete one has with all its comments.
 pub const MAX_CONFIG_BYTES: u64 = 256 * 1024;
 
 /// Days for which a private authority's own certificate is good: longer than the machines whose certificates it makes.
