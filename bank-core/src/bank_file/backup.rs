@@ -300,12 +300,14 @@ pub struct Newer {
     pub terminals: u64,
     /// Accounts whose status or limits are not those of the copy.
     pub accounts: u64,
+    /// Operators' commands, closings of business dates among them.
+    pub actions: u64,
 }
 
 impl Newer {
     /// Whether the copy has all of it.
     pub fn is_nothing(&self) -> bool {
-        self.rows.is_none() && self.cards + self.terminals + self.accounts == 0
+        self.rows.is_none() && self.cards + self.terminals + self.accounts + self.actions == 0
     }
 
     /// How many rows.
@@ -337,6 +339,11 @@ impl fmt::Display for Newer {
                 1 => parts.push(format!("a {one} that has changed since").replace("a account", "an account")),
                 count => parts.push(format!("{count} {many} that have changed since")),
             }
+        }
+        match self.actions {
+            0 => {}
+            1 => parts.push("an operator's command".to_owned()),
+            count => parts.push(format!("{count} commands of operators")),
         }
         write!(f, "{}", parts.join(", "))
     }
@@ -412,11 +419,10 @@ pub fn restore(
 
 /// Brings a copy to this program's version, and tries the peppers with it.
 fn prepare(new: &Path, peppers: Option<&Peppers>) -> Result<(), BackupError> {
-    (|| {
-        let mut connection = Connection::open_with_flags(new, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        schema::upgrade(&mut connection)
-    })()
-    .map_err(BankFileError::sqlite("bringing the copy up to date"))?;
+    let mut connection = Connection::open_with_flags(new, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .map_err(BankFileError::sqlite("opening the copy"))?;
+    schema::upgrade(&mut connection)?;
+    drop(connection);
     match peppers {
         Some(peppers) => check_peppers(&connect(new, Access::ReadOnly)?, peppers)
             .map(drop)
@@ -443,8 +449,7 @@ fn what_is_there(bank: &Path, copy: &Path) -> Result<Found, BankFileError> {
     let newer = (|| {
         let mut connection = connect(bank, Access::ReadWrite)?;
         make_durable(&connection, bank)?;
-        schema::upgrade(&mut connection)
-            .map_err(BankFileError::sqlite("bringing the bank file up to date"))?;
+        schema::upgrade(&mut connection)?;
         compare(&connection, copy)
     })();
     match newer {
@@ -479,8 +484,9 @@ fn compare(bank: &Connection, copy: &Path) -> Result<Newer, BankFileError> {
     Ok(Newer {
         rows,
         cards: changed("cards", "card, account, pin_hash, pepper_id, tries, status")?,
-        terminals: changed("terminals", "terminal, secret_hash")?,
+        terminals: changed("terminals", "terminal, secret_hash, retired")?,
         accounts: changed("accounts", "account, status, overdraft_limit, daily_limit")?,
+        actions: changed("actions", "action, request")?,
     })
 }
 

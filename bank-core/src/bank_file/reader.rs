@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::chain::{read_action, read_head_at};
 use super::closing::{Closing, Computed, DayReport, compute, report_of};
-use super::rows::{account_id, card_status, read_account, read_row};
-use super::schema::{ACCOUNT_COLUMNS, ACTION_COLUMNS, JOURNAL_READ};
+use super::rows::{account_id, card_status, read_row};
+use super::schema::{ACTION_COLUMNS, JOURNAL_READ};
 use super::{Access, BankFileError, connect};
-use crate::account::Account;
 use crate::action::Action;
 use crate::card::{Card, CardState};
 use crate::chain::Head;
