@@ -223,8 +223,11 @@ pub const ADMIN_CONNECTIONS: usize = 8;
 /// more than its own: a process's number, and what separates it.
 pub const MAX_SOCKET_PATH_BYTES: usize = 96;
 
-/// Bytes of an operator's request or of the reply: a line of JSON.
+/// Bytes of an operator's request: a line of JSON.
 pub const MAX_ADMIN_LINE_BYTES: usize = 64 * 1024;
+
+/// Bytes of the reply: a line of JSON with a table of all sessions, or of a hundred thousand accounts.
+pub const MAX_ADMIN_REPLY_BYTES: usize = 32 * 1024 * 1024;
 
 // --- the client -------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bank_core::limits::{MAX_ADMIN_LINE_BYTES, REQUEST_DEADLINE, WRITE_DEADLINE};
+use bank_core::limits::{MAX_ADMIN_LINE_BYTES, MAX_ADMIN_REPLY_BYTES, REQUEST_DEADLINE, WRITE_DEADLINE};
 use bank_core::{Bank, CardNumber, Instruction, TxnId, Unblocked};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -38,15 +38,15 @@ impl AdminHandler {
                     .expect("a number is a name");
                 spawn_blocking(move || unblock_card(&bank, &instruction, &card))
                     .await
-                    .unwrap_or_else(|_| refused("the server is ending".into()))
+                    .unwrap_or_else(|_| AdminReply::refused("the server is ending"))
             }
             AdminRequest::LogLevel { filter } => match log_level(filter.as_deref()) {
-                Ok(filter) => done(format!("the log level is {filter}")),
-                Err(error) => refused(error.to_string()),
+                Ok(filter) => AdminReply::done(format!("the log level is {filter}")),
+                Err(error) => AdminReply::refused(error.to_string()),
             },
             AdminRequest::Shutdown {} => {
                 self.shutdown.notify_one();
-                done("the server is shutting down: it serves what is under way, and ends".into())
+                AdminReply::done("the server is shutting down: it serves what is under way, and ends")
             }
         }
     }
@@ -55,15 +55,15 @@ impl AdminHandler {
 fn unblock_card(bank: &Bank, instruction: &Instruction, card: &str) -> AdminReply {
     let number = match CardNumber::new(card) {
         Ok(number) => number,
-        Err(error) => return refused(error.to_string()),
+        Err(error) => return AdminReply::refused(error.to_string()),
     };
     match bank.unblock_card(instruction, &number).map(|(found, _)| found) {
-        Ok(Unblocked::Before) => done(format!("card {card} was unblocked by this request before")),
-        Ok(Unblocked::WasBlocked) => done(format!("card {card} is unblocked, and has all its tries")),
-        Ok(Unblocked::WasNotBlocked) => done(format!(
+        Ok(Unblocked::Before) => AdminReply::done(format!("card {card} was unblocked by this request before")),
+        Ok(Unblocked::WasBlocked) => AdminReply::done(format!("card {card} is unblocked, and has all its tries")),
+        Ok(Unblocked::WasNotBlocked) => AdminReply::done(format!(
             "card {card} was not blocked; the tries counted so far are forgotten"
         )),
-        Err(error) => refused(error.to_string()),
+        Err(error) => AdminReply::refused(error.to_string()),
     }
 }
 
@@ -73,14 +73,6 @@ fn log_level(wanted: Option<&str>) -> Result<String, LogError> {
         log::change(wanted.parse()?)?;
     }
     log::present()
-}
-
-fn done(message: String) -> AdminReply {
-    AdminReply { done: true, message }
-}
-
-fn refused(message: String) -> AdminReply {
-    AdminReply { done: false, message }
 }
 
 impl ClientHandler<UnixStream, SocketAddr> for AdminHandler {
@@ -101,9 +93,16 @@ impl ClientHandler<UnixStream, SocketAddr> for AdminHandler {
         }
         let reply = match serde_json::from_slice(&line) {
             Ok(request) => self.execute(request, operator).await,
-            Err(error) => refused(format!("the request was not understood: {error}")),
+            Err(error) => AdminReply::refused(format!("the request was not understood: {error}")),
         };
         let mut reply = serde_json::to_vec(&reply).expect("a reply is JSON");
+        if reply.len() >= MAX_ADMIN_REPLY_BYTES {
+            let error = format!(
+                "the answer has {} bytes, and {MAX_ADMIN_REPLY_BYTES} are the most: ask for less",
+                reply.len()
+            );
+            reply = serde_json::to_vec(&AdminReply::refused(error)).expect("a reply is JSON");
+        }
         reply.push(b'\n');
         // What was done stays done, whether or not the operator hears of it.
         let _ = timeout(WRITE_DEADLINE, writer.write_all(&reply)).await;

@@ -1,16 +1,18 @@
 //! The operators' socket: how a running server is told what only an operator may say.
 //!
 //! It is a Unix socket that the server's user alone may use. A connection carries one request and one reply, each a
-//! line of JSON; [`ask`] is the operator's side, [`handler`] the server's, and [`socket`] is about who may connect.
+//! line of JSON; [`ask`] is the operator's side, [`handler`] the server's, and [`socket`] is about who may connect. What is
+//! told as a table is drawn by [`table`].
 
 pub mod handler;
 pub mod socket;
+pub mod table;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use bank_core::limits::{MAX_ADMIN_LINE_BYTES, REPLY_DEADLINE};
+use bank_core::limits::{MAX_ADMIN_REPLY_BYTES, REPLY_DEADLINE};
 use serde::{Deserialize, Serialize};
 
 /// What an operator wants.
@@ -47,8 +49,49 @@ impl AdminRequest {
 pub struct AdminReply {
     /// Whether it is as the operator wants it now.
     pub done: bool,
-    /// What was done, or why it was not, in a plain sentence.
+    /// What was done or found, or why it was not, for a person: a plain sentence, or a table.
     pub message: String,
+    /// What was found, for a program: `--json` shows it in the message's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<serde_json::Value>,
+}
+
+impl AdminReply {
+    /// It is as the operator wants it.
+    pub fn done(message: impl Into<String>) -> AdminReply {
+        AdminReply {
+            done: true,
+            message: message.into(),
+            data: None,
+        }
+    }
+
+    /// It is not, and this is why.
+    pub fn refused(message: impl Into<String>) -> AdminReply {
+        AdminReply {
+            done: false,
+            ..AdminReply::done(message)
+        }
+    }
+
+    /// The same reply, with something for a program.
+    #[must_use]
+    pub fn with(self, data: serde_json::Value) -> AdminReply {
+        AdminReply {
+            data: Some(data),
+            ..self
+        }
+    }
+
+    /// The reply as `--json` shows it, in one line: `done`, and `data` if there is any, else `message`.
+    pub fn to_json(&self) -> String {
+        let AdminReply { done, message, data } = self;
+        match data {
+            Some(data) => serde_json::json!({ "done": done, "data": data }),
+            None => serde_json::json!({ "done": done, "message": message }),
+        }
+        .to_string()
+    }
 }
 
 /// Why an operator has no reply.
@@ -89,7 +132,7 @@ pub fn ask(path: &Path, request: &AdminRequest) -> Result<AdminReply, AskError> 
         stream.set_write_timeout(Some(REPLY_DEADLINE))?;
         stream.write_all(line.as_bytes())?;
         let mut reply = String::new();
-        let bytes = BufReader::new(stream.take(MAX_ADMIN_LINE_BYTES as u64)).read_line(&mut reply)?;
+        let bytes = BufReader::new(stream.take(MAX_ADMIN_REPLY_BYTES as u64)).read_line(&mut reply)?;
         if bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -12,7 +12,7 @@ pub(super) fn administer(args: AdminArgs) -> Result<Ended, Error> {
     };
     let reply = admin::ask(&args.admin_socket, &request)?;
     if args.json {
-        say(format_args!("{}", serde_json::to_string(&reply)?));
+        say(format_args!("{}", reply.to_json()));
     } else if reply.done {
         say(format_args!("{}", reply.message));
     } else {
