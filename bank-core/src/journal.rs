@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use async_lock::{Semaphore, SemaphoreGuardArc};
 
@@ -49,7 +50,28 @@ pub(crate) trait Store: Send + 'static {
     /// # Errors
     /// As [`Store::commit`].
     fn close(&mut self) -> Result<(), BankFileError>;
+
+    /// How much of the last commit's time went to having it on disk.
+    fn sync_time(&self) -> Duration {
+        Duration::ZERO
+    }
 }
+
+/// What a commit was like.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    /// Journal rows in it.
+    pub rows: usize,
+    /// Other changes in it.
+    pub updates: usize,
+    /// From the group's being taken to its being durable.
+    pub took: Duration,
+    /// How much of that went to having it on disk.
+    pub sync: Duration,
+}
+
+/// Who is told of each commit. It is called by the journal's thread, so it must be quick.
+pub type CommitObserver = Box<dyn Fn(Commit) + Send + Sync>;
 
 /// Entries that become durable together.
 #[derive(Default)]
@@ -170,6 +192,7 @@ struct Shared {
     closing: AtomicBool,
     /// Why the thread ended, once it did.
     end: OnceLock<JournalError>,
+    observer: OnceLock<CommitObserver>,
 }
 
 /// A commit that had rows.
@@ -203,6 +226,7 @@ impl Journal {
             heads: Mutex::default(),
             closing: AtomicBool::new(false),
             end: OnceLock::new(),
+            observer: OnceLock::new(),
         });
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -240,9 +264,7 @@ impl Journal {
     }
 
     fn still_open(&self, slot: Slot) -> Result<Slot, JournalError> {
-        if self.shared.closing.load(Ordering::Acquire) {
-            return Err(self.shared.end.get().cloned().unwrap_or(JournalError::Closed));
-        }
+        self.check_open()?;
         Ok(slot)
     }
 
@@ -317,11 +339,6 @@ impl Journal {
         (commit.first <= lsn).then_some(commit.head)
     }
 
-    /// The newest row that was appended, durable or not.
-    pub fn last_lsn(&self) -> Lsn {
-        self.shared.queue.lock().last_lsn
-    }
-
     /// Spends a slot on one entry, and wakes the thread if it may be waiting for one.
     fn push<R>(&self, slot: Slot, add: impl FnOnce(&mut Queue) -> R) -> R {
         slot.0.forget();
@@ -348,6 +365,32 @@ impl Journal {
     /// The newest durable row.
     pub fn durable_lsn(&self) -> Lsn {
         Lsn::new(self.shared.rows.get())
+    }
+
+    /// The newest row, whether or not it is durable yet.
+    pub fn appended_lsn(&self) -> Lsn {
+        self.shared.queue.lock().last_lsn
+    }
+
+    /// Entries that wait for the journal's thread to take them.
+    pub fn queued(&self) -> usize {
+        self.shared.queue.lock().batch.len()
+    }
+
+    /// Whether it still takes entries.
+    ///
+    /// # Errors
+    /// If the journal has ended, or is about to.
+    pub fn check_open(&self) -> Result<(), JournalError> {
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(self.shared.end.get().cloned().unwrap_or(JournalError::Closed));
+        }
+        Ok(())
+    }
+
+    /// Has somebody told of each commit from now on. The first one stays.
+    pub fn observe(&self, observer: CommitObserver) {
+        let _ = self.shared.observer.set(observer);
     }
 
     /// Waits until the journal ends, by a failed commit or by being closed, and gives the reason.
@@ -440,7 +483,16 @@ impl<S: Store> Writer<S> {
         let mut busy = false;
         while self.take(busy) {
             if busy || self.batch.len() > 0 {
+                let began = Instant::now();
                 let head = self.store.commit(&self.batch)?;
+                if let Some(observer) = self.shared.observer.get() {
+                    observer(Commit {
+                        rows: self.batch.rows.len(),
+                        updates: self.batch.updates.len(),
+                        took: began.elapsed(),
+                        sync: self.store.sync_time(),
+                    });
+                }
                 if let (Some(first), Some(last)) = (self.batch.rows.first(), self.batch.rows.last()) {
                     if let Some(head) = head {
                         self.shared.keep_head(first.lsn, last.lsn, head);

@@ -40,6 +40,7 @@ pub mod terminal;
 mod test_bank;
 pub mod time;
 pub mod transaction;
+pub mod trial_balance;
 mod weak_pin;
 
 pub use account::Account;

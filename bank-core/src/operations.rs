@@ -686,7 +686,7 @@ impl Bank {
                     return Err(OperationError::ClosedMeanwhile);
                 }
                 self.ledger.close_through(through);
-                let last_lsn = self.journal().last_lsn();
+                let last_lsn = self.journal().appended_lsn();
                 self.journal().durable(last_lsn).wait()?;
                 let computed = self.readers.compute_closing(Closing {
                     through,

@@ -151,6 +151,31 @@ impl Readers {
         self.with(|connection| compute(connection, closing))
     }
 
+    /// Shows the journal's rows after `after` up to `newest`, in their order.
+    pub(crate) fn rows_between(
+        &self,
+        after: Lsn,
+        newest: Lsn,
+        currency_of: impl Fn(AccountId) -> Option<Currency>,
+        mut show: impl FnMut(&Row),
+    ) -> Result<(), BankFileError> {
+        let sqlite = BankFileError::sqlite("reading the journal");
+        self.with(|connection| {
+            let mut select = connection
+                .prepare_cached(&format!(
+                    "SELECT {JOURNAL_READ} FROM journal WHERE lsn > ?1 AND lsn <= ?2 ORDER BY lsn"
+                ))
+                .map_err(&sqlite)?;
+            let mut found = select
+                .query([after.get() as i64, newest.get() as i64])
+                .map_err(&sqlite)?;
+            while let Some(columns) = found.next().map_err(&sqlite)? {
+                show(&read_row(columns, &currency_of)?);
+            }
+            Ok(())
+        })
+    }
+
     /// Ends all connections that are idle: for closing the bank.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
@@ -72,6 +73,8 @@ pub(crate) struct BankFileWriter {
     last_action: Option<ActionId>,
     wal: WalCheckpoints,
     policy: CheckpointPolicy,
+    /// What the last `COMMIT` took, which writes the log and syncs it.
+    sync_time: Duration,
 }
 
 /// The bank's own accounts as of a row. They are as of the commit that is under way, so whoever reads them waits until the
@@ -115,6 +118,7 @@ impl BankFileWriter {
             flush: None,
             chain: Chain::after(opened.chain.head),
             last_action: opened.chain.last_action,
+            sync_time: Duration::ZERO,
         };
         Ok((writer, opened.lock))
     }
@@ -195,7 +199,10 @@ impl BankFileWriter {
             write_update(&self.connection, update)?;
         }
         self.write_slice(slice)?;
-        self.connection.prepare_cached("COMMIT")?.execute([])?;
+        let mut commit = self.connection.prepare_cached("COMMIT")?;
+        let began = Instant::now();
+        commit.execute([])?;
+        self.sync_time = began.elapsed();
         Ok(head)
     }
 
@@ -222,6 +229,10 @@ impl BankFileWriter {
 }
 
 impl Store for BankFileWriter {
+    fn sync_time(&self) -> Duration {
+        self.sync_time
+    }
+
     fn commit(&mut self, batch: &Batch) -> Result<Option<Head>, BankFileError> {
         // More than a commit can make dirty, so that the checkpoint gets ahead.
         let slice = self.policy.account_checkpoint_slice.max(4 * batch.rows.len());
