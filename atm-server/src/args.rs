@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use bank_core::limits::{AUTHORITY_DAYS, MAX_SOCKET_PATH_BYTES};
+use bank_core::limits::{AUTHORITY_DAYS, MAX_NOTICE_MINUTES, MAX_SOCKET_PATH_BYTES, NOTICE_MINUTES};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -296,6 +296,38 @@ pub enum AdminCommand {
         /// The card's number, or the holder's name if that serves as one
         #[arg(value_name = "CARD")]
         card: String,
+    },
+    /// List who is connected
+    Sessions,
+    /// End a session, or all of a terminal: what is under way is finished and answered first. The terminal may come back
+    Disconnect {
+        /// The session's number, as "sessions" tells it
+        #[arg(
+            value_name = "SESSION",
+            required_unless_present = "terminal",
+            conflicts_with = "terminal"
+        )]
+        session: Option<u64>,
+        /// The terminal whose sessions are to end
+        #[arg(long, value_name = "ID")]
+        terminal: Option<bank_core::TerminalId>,
+    },
+    /// Show a line on every terminal, and on those that connect while it stands
+    Broadcast {
+        /// The line, which takes the place of one that stands
+        #[arg(value_name = "TEXT", required_unless_present = "clear")]
+        text: Option<String>,
+        /// For how long it stands
+        #[arg(
+            long = "for",
+            value_name = "MINUTES",
+            default_value_t = NOTICE_MINUTES,
+            value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_NOTICE_MINUTES))
+        )]
+        minutes: u16,
+        /// Show the line that stands to no more terminals
+        #[arg(long, conflicts_with_all = ["text", "minutes"])]
+        clear: bool,
     },
     /// Tell how much is logged, or change it until the server ends
     LogLevel {

@@ -20,9 +20,11 @@ use zeroize::Zeroizing;
 
 use crate::blocking_work::BlockingWork;
 use crate::connection::{Connection, ReadEnd};
+use crate::metrics::{Answered, Batch, Metrics, RequestKind};
 use crate::serve::ClientHandler;
 use crate::server::Service;
 use crate::session::{Command, Session};
+use crate::sessions::{Seen, Sessions, Shown};
 use crate::tls::Tls;
 
 /// Serves ATM terminals.
@@ -31,6 +33,8 @@ pub struct AtmHandler {
     blocking: Arc<BlockingWork>,
     registration: Registration,
     tls: Option<Tls>,
+    sessions: Arc<Sessions>,
+    metrics: Arc<Metrics>,
 }
 
 /// Who is at the other end, before it has said anything.
@@ -53,12 +57,30 @@ enum End {
 impl AtmHandler {
     /// A handler for a bank's terminals.
     pub fn new(bank: Arc<Bank>, service: Service) -> AtmHandler {
+        let metrics = Arc::new(Metrics::new());
         AtmHandler {
+            sessions: Arc::new(Sessions::new(Arc::clone(&metrics))),
+            metrics,
             registration: service.registration,
             tls: service.tls,
             blocking: Arc::new(BlockingWork::new(Arc::clone(&bank))),
             bank,
         }
+    }
+
+    /// All sessions that there are.
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// How many PINs are being checked, or wait for it.
+    pub(crate) fn pin_checks(&self) -> usize {
+        self.blocking.logins_under_way()
     }
 
     /// Speaks with a client, who must say hello by the deadline.
@@ -67,27 +89,30 @@ impl AtmHandler {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut connection = Connection::new(stream);
-        let address = peer.address.ip();
-        let terminal = match self.handshake(&mut connection, peer, deadline, shutdown).await {
-            Ok(terminal) => terminal,
+        let address = peer.address;
+        let (terminal, proof) = match self.handshake(&mut connection, peer, deadline, shutdown).await {
+            Ok(introduced) => introduced,
             Err(End::Gone) => return,
             Err(End::Journal(error)) => return tracing::debug!(%error, "left a terminal unanswered"),
             Err(End::Say(code, message)) => {
-                tracing::info!(peer = %address, code = code.name(), message, "refused a terminal");
+                self.metrics.refused(code);
+                tracing::info!(peer = %address.ip(), code = code.name(), message, "refused a terminal");
                 encode(&refusal(code, &message), &mut connection.replies.bytes);
                 return connection.finish().await;
             }
+        };
+        let shown = Shown {
+            tls: self.tls.is_some(),
+            proof,
         };
         let mut session = Session::new(
             Arc::clone(&self.bank),
             Arc::clone(&self.blocking),
             terminal,
-            address,
+            address.ip(),
+            self.sessions.enter(terminal, address, shown, shutdown),
         );
-        match self
-            .answer_requests(&mut connection, &mut session, shutdown)
-            .await
-        {
+        match self.answer_requests(&mut connection, &mut session).await {
             End::Gone => {}
             End::Journal(error) => tracing::debug!(%terminal, %error, "left a terminal unanswered"),
             End::Say(code, message) => {
@@ -96,14 +121,7 @@ impl AtmHandler {
                     code: code.number(),
                     message: &message,
                 };
-                encode(
-                    &Reply {
-                        id: NOTICE_ID,
-                        lsn: 0,
-                        body,
-                    },
-                    &mut connection.replies.bytes,
-                );
+                encode(&of_its_own_accord(body), &mut connection.replies.bytes);
                 connection.finish().await;
             }
         }
@@ -115,7 +133,7 @@ impl AtmHandler {
         peer: Peer,
         deadline: Instant,
         shutdown: &CancellationToken,
-    ) -> Result<TerminalId, End>
+    ) -> Result<(TerminalId, &'static str), End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -154,17 +172,12 @@ impl AtmHandler {
             max_reply_bytes: MAX_REPLY_BYTES as u32,
         };
         encode(&welcome, &mut connection.replies.bytes);
-        Ok(terminal)
+        Ok((terminal, shown(&proof).trim_start_matches("a ")))
     }
 
     /// Executes whatever whole requests have been received, waits once until all that they depend on is
     /// durable, writes all their replies with one write, and reads on.
-    async fn answer_requests<S>(
-        &self,
-        connection: &mut Connection<S>,
-        session: &mut Session,
-        shutdown: &CancellationToken,
-    ) -> End
+    async fn answer_requests<S>(&self, connection: &mut Connection<S>, session: &mut Session) -> End
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -173,11 +186,29 @@ impl AtmHandler {
                 return end;
             }
             // A client that never pauses would else not be told.
-            if shutdown.is_cancelled() {
-                return ReadEnd::Shutdown.into();
+            if session.presence.attention().is_cancelled() {
+                match session.presence.look_up() {
+                    Seen::Shutdown => return ReadEnd::Shutdown.into(),
+                    Seen::Disconnected => {
+                        return End::Say(
+                            ErrorCode::Disconnected,
+                            "The bank's operator has ended this connection.".into(),
+                        );
+                    }
+                    Seen::Notice(message) => {
+                        let body = ReplyBody::Notice { message: &message };
+                        encode(&of_its_own_accord(body), &mut connection.replies.bytes);
+                        if connection.write_replies().await.is_err() {
+                            return End::Gone;
+                        }
+                    }
+                    Seen::Nothing => {}
+                }
             }
-            if let Err(end) = connection.read(shutdown).await {
-                return end.into();
+            match connection.read(session.presence.attention()).await {
+                // Why is looked at above.
+                Ok(()) | Err(ReadEnd::Shutdown) => {}
+                Err(end) => return end.into(),
             }
         }
     }
@@ -191,22 +222,29 @@ impl AtmHandler {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut newest = Lsn::ZERO;
+        let (mut newest, mut batch) = (Lsn::ZERO, Batch::default());
         let end = loop {
             let request = connection.take_frame(MAX_REQUEST_BYTES, |body| {
-                decode::<Request<'_>>(body).map(|request| (request.id, Command::new(&request)))
+                decode::<Request<'_>>(body)
+                    .map(|request| (request.id, RequestKind::of(&request.body), Command::new(&request)))
             });
-            let (id, command) = match request {
+            let (id, kind, command) = match request {
                 Ok(Some(Ok(request))) => request,
                 Ok(None) => break Ok(()),
                 Ok(Some(Err(error))) | Err(error) => break Err(error.into()),
             };
             if command.is_slow() || connection.replies.bytes.len() > WRITE_BUFFER_BYTES - MAX_REPLY_BYTES {
                 self.flush(connection, newest).await?;
+                session.presence.took(&mut batch);
             }
-            newest = newest.max(session.execute(id, command, &mut connection.replies).await?);
+            batch.add(kind);
+            let mut answered = Answered::default();
+            let replies = &mut connection.replies;
+            newest = newest.max(session.execute(id, command, replies, &mut answered).await?);
+            session.presence.answered(kind, answered);
         };
         self.flush(connection, newest).await?;
+        session.presence.took(&mut batch);
         end
     }
 
@@ -240,6 +278,7 @@ impl AtmHandler {
         // A frame begins with the zero of its length, and nothing that TLS says does.
         let mut first = [0xff];
         if matches!(stream.peek(&mut first).await, Ok(1)) && first == [0] {
+            self.metrics.refused(ErrorCode::TlsRequired);
             tracing::info!(peer, "refused a connection: it does not speak TLS");
             say(
                 stream,
@@ -251,8 +290,20 @@ impl AtmHandler {
         }
         tls.accept(stream)
             .await
-            .map_err(|error| tracing::info!(peer, %error, "refused a connection: TLS failed"))
+            .map_err(|error| {
+                self.metrics.tls_failed();
+                tracing::info!(peer, %error, "refused a connection: TLS failed");
+            })
             .ok()
+    }
+}
+
+/// What the server says without being asked.
+fn of_its_own_accord(body: ReplyBody<'_>) -> Reply<'_> {
+    Reply {
+        id: NOTICE_ID,
+        lsn: 0,
+        body,
     }
 }
 
@@ -266,6 +317,7 @@ async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: S, code: ErrorCode, mess
 impl ClientHandler for AtmHandler {
     async fn handle(&self, stream: TcpStream, address: SocketAddr, shutdown: CancellationToken) {
         tracing::debug!(peer = %address, "connected");
+        self.metrics.connected();
         let deadline = Instant::now() + HANDSHAKE_DEADLINE;
         // Replies are written whole, so waiting to fill a segment would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
@@ -299,6 +351,7 @@ impl ClientHandler for AtmHandler {
     }
 
     async fn refuse(&self, stream: TcpStream) {
+        self.metrics.refused(ErrorCode::TooManyConnections);
         const FULL: &str = "The server has as many connections as it takes. Please try again later.";
         match &self.tls {
             None => say(stream, ErrorCode::TooManyConnections, FULL).await,

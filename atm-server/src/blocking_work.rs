@@ -142,6 +142,11 @@ impl BlockingWork {
             .unwrap_or(Err(JournalError::Closed.into()))
     }
 
+    /// Logins and changes of PINs that are being looked at, or wait for it.
+    pub(crate) fn logins_under_way(&self) -> usize {
+        self.logins.load(Ordering::Relaxed)
+    }
+
     fn queue_up(&self) -> Result<impl Drop + '_, NotChecked> {
         struct Leave<'a>(&'a AtomicUsize);
         impl Drop for Leave<'_> {

@@ -79,10 +79,11 @@ pub async fn run(
     let stop = CancellationToken::new();
     let connections = service.connections;
     let handler = Arc::new(AtmHandler::new(Arc::clone(&bank), service));
+    let sessions = Arc::clone(handler.sessions());
     let serving = tokio::spawn(serve(listener, handler, connections, stop.clone()));
     let asked = Arc::new(Notify::new());
     let operators = admin.map(|socket| {
-        let handler = Arc::new(AdminHandler::new(Arc::clone(&bank), Arc::clone(&asked)));
+        let handler = Arc::new(AdminHandler::new(Arc::clone(&bank), sessions, Arc::clone(&asked)));
         let (listener, file) = socket.into_parts();
         let serving = serve(listener, handler, ADMIN_CONNECTIONS, stop.clone());
         tokio::spawn(async move {

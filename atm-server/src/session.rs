@@ -12,6 +12,8 @@ use bank_core::{
 };
 
 use crate::blocking_work::{BlockingWork, NotChecked};
+use crate::metrics::Answered;
+use crate::sessions::Presence;
 use crate::replies::Replies;
 use crate::to_wire;
 
@@ -168,17 +170,21 @@ pub(crate) struct Session {
     /// Where the terminal is.
     address: IpAddr,
     login: Option<Login>,
+    /// Its place among all sessions.
+    pub(crate) presence: Presence,
 }
 
 /// Where replies are gathered.
 struct Answer<'a> {
     id: u32,
     out: &'a mut Replies,
+    answered: &'a mut Answered,
 }
 
 impl Answer<'_> {
     /// Writes the reply, and gives the row that must be durable before it is shown.
     fn reply(self, lsn: Lsn, body: ReplyBody<'_>) -> Lsn {
+        *self.answered = Answered::by(&body);
         self.out.add(&Reply {
             id: self.id,
             lsn: lsn.get(),
@@ -249,6 +255,7 @@ impl Session {
         blocking: Arc<BlockingWork>,
         terminal: TerminalId,
         address: IpAddr,
+        presence: Presence,
     ) -> Session {
         Session {
             bank,
@@ -256,10 +263,11 @@ impl Session {
             terminal,
             address,
             login: None,
+            presence,
         }
     }
 
-    /// Does what a request asks and appends the reply to `out`. The reply may be shown once the row whose Lsn is
+    /// Does what a request asks, appends the reply to `out` and says what it was. The reply may be shown once the row whose Lsn is
     /// given is durable.
     ///
     /// # Errors
@@ -269,8 +277,9 @@ impl Session {
         id: u32,
         command: Command,
         out: &mut Replies,
+        answered: &mut Answered,
     ) -> Result<Lsn, JournalError> {
-        let answer = Answer { id, out };
+        let answer = Answer { id, out, answered };
         if let Some(blocked) = self.login.as_ref().and_then(Login::blocked) {
             self.bank.journal().update_durable(blocked).await?;
             self.leave("the card was blocked");
@@ -440,6 +449,7 @@ impl Session {
                     holder: &login.holder,
                 };
                 let lsn = answer.reply(Lsn::ZERO, body);
+                self.presence.log_in(login.account.id());
                 self.login = Some(login);
                 Ok(lsn)
             }
@@ -498,6 +508,7 @@ impl Session {
 
     fn leave(&mut self, why: &str) {
         if let Some(login) = self.login.take() {
+            self.presence.log_out();
             tracing::info!(account = %login.account.id(), terminal = %self.terminal, why, "logged out");
         }
     }

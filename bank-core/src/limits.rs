@@ -229,6 +229,21 @@ pub const MAX_ADMIN_LINE_BYTES: usize = 64 * 1024;
 /// Bytes of the reply: a line of JSON with a table of all sessions, or of a hundred thousand accounts.
 pub const MAX_ADMIN_REPLY_BYTES: usize = 32 * 1024 * 1024;
 
+/// Bytes of a line that operators have shown on every terminal: three lines of its screen.
+pub const MAX_NOTICE_BYTES: usize = 240;
+
+/// How long such a line is shown to terminals that connect, unless the operator says otherwise, in minutes.
+pub const NOTICE_MINUTES: u16 = 60;
+
+/// The longest that it may be, in minutes: a week.
+pub const MAX_NOTICE_MINUTES: u16 = 7 * 24 * 60;
+
+// --- watching the server ----------------------------------------------------------------------------
+
+/// Parts in which the sessions' counters are kept, of some 16 KiB each: more than cores that serve, so that seldom two of them
+/// count in the same place.
+pub const METRIC_SHARDS: usize = 16;
+
 // --- the client -------------------------------------------------------------------------------------
 
 /// For a client's connection to be made.

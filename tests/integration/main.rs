@@ -27,6 +27,7 @@ mod scale;
 mod screens;
 mod second_client;
 mod secrets;
+mod sessions;
 mod service;
 mod settings;
 mod shutdown;

@@ -13,20 +13,26 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::socket::operator;
-use super::{AdminReply, AdminRequest};
+use super::{AdminReply, AdminRequest, sessions};
 use crate::log::{self, LogError};
 use crate::serve::ClientHandler;
+use crate::sessions::Sessions;
 
 /// Serves operators.
 pub(crate) struct AdminHandler {
     bank: Arc<Bank>,
+    sessions: Arc<Sessions>,
     /// Told when the server is to end.
     shutdown: Arc<Notify>,
 }
 
 impl AdminHandler {
-    pub(crate) fn new(bank: Arc<Bank>, shutdown: Arc<Notify>) -> AdminHandler {
-        AdminHandler { bank, shutdown }
+    pub(crate) fn new(bank: Arc<Bank>, sessions: Arc<Sessions>, shutdown: Arc<Notify>) -> AdminHandler {
+        AdminHandler {
+            bank,
+            sessions,
+            shutdown,
+        }
     }
 
     async fn execute(&self, request: AdminRequest, operator: u32) -> AdminReply {
@@ -40,6 +46,12 @@ impl AdminHandler {
                     .await
                     .unwrap_or_else(|_| AdminReply::refused("the server is ending"))
             }
+            AdminRequest::Sessions {} => sessions::list(&self.sessions),
+            AdminRequest::Disconnect { session, terminal } => {
+                sessions::disconnect(&self.sessions, session, terminal.as_deref())
+            }
+            AdminRequest::Broadcast { text, minutes } => sessions::broadcast(&self.sessions, &text, minutes),
+            AdminRequest::ClearBroadcast {} => sessions::clear(&self.sessions),
             AdminRequest::LogLevel { filter } => match log_level(filter.as_deref()) {
                 Ok(filter) => AdminReply::done(format!("the log level is {filter}")),
                 Err(error) => AdminReply::refused(error.to_string()),

@@ -5,6 +5,7 @@
 //! told as a table is drawn by [`table`].
 
 pub mod handler;
+mod sessions;
 pub mod socket;
 pub mod table;
 
@@ -24,6 +25,26 @@ pub enum AdminRequest {
         /// The card's number.
         card: String,
     },
+    /// Who is connected is asked for.
+    Sessions {},
+    /// A session, or all of a terminal, is to end: one of the two is named.
+    Disconnect {
+        /// The session's number.
+        #[serde(default)]
+        session: Option<u64>,
+        /// The terminal's id.
+        #[serde(default)]
+        terminal: Option<String>,
+    },
+    /// A line is to be shown on every terminal.
+    Broadcast {
+        /// The line.
+        text: String,
+        /// How long it is shown to those that connect, in minutes.
+        minutes: u16,
+    },
+    /// The line is to be shown no more.
+    ClearBroadcast {},
     /// What is logged is to be told, or to change.
     LogLevel {
         /// As for `--log-level`; without it, nothing changes.
@@ -38,6 +59,10 @@ impl AdminRequest {
     pub fn name(&self) -> &'static str {
         match self {
             AdminRequest::UnblockCard { .. } => "unblock-card",
+            AdminRequest::Sessions {} => "sessions",
+            AdminRequest::Disconnect { .. } => "disconnect",
+            AdminRequest::Broadcast { .. } => "broadcast",
+            AdminRequest::ClearBroadcast {} => "broadcast --clear",
             AdminRequest::LogLevel { .. } => "log-level",
             AdminRequest::Shutdown {} => "shutdown",
         }

@@ -7,6 +7,17 @@ use crate::args::{AdminArgs, AdminCommand};
 pub(super) fn administer(args: AdminArgs) -> Result<Ended, Error> {
     let request = match args.command {
         AdminCommand::UnblockCard { card } => AdminRequest::UnblockCard { card },
+        AdminCommand::Sessions => AdminRequest::Sessions {},
+        AdminCommand::Disconnect { session, terminal } => AdminRequest::Disconnect {
+            session,
+            terminal: terminal.map(|terminal| terminal.to_string()),
+        },
+        AdminCommand::Broadcast {
+            text: Some(text),
+            minutes,
+            ..
+        } => AdminRequest::Broadcast { text, minutes },
+        AdminCommand::Broadcast { text: None, .. } => AdminRequest::ClearBroadcast {},
         AdminCommand::LogLevel { filter } => AdminRequest::LogLevel { filter },
         AdminCommand::Shutdown => AdminRequest::Shutdown {},
     };

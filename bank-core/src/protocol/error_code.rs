@@ -110,6 +110,8 @@ error_codes! {
     TooManyFailures = 122, "too_many_failures", "75";
     /// The server speaks TLS, and the client did not. The connection is closed.
     TlsRequired = 123, "tls_required", "30";
+    /// An operator has ended this connection. What was under way is answered; the connection is closed.
+    Disconnected = 124, "disconnected", "91";
 }
 
 impl ErrorCode {
