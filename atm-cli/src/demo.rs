@@ -96,7 +96,9 @@ fn serve(runtime: &Runtime, path: &Path) -> Result<Served, Error> {
     let (stop, stopped) = oneshot::channel();
     let shutdown = async { stopped.await.unwrap_or("the demonstration has ended") };
     let service = Service::on_loopback(DEMO_CONNECTIONS);
-    let server = runtime.spawn(atm_server::server::run(listener, bank, service, None, shutdown));
+    let server = runtime.spawn(atm_server::server::run(
+        listener, bank, service, None, None, shutdown,
+    ));
     Ok(Served {
         address,
         stop,

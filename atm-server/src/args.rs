@@ -251,6 +251,9 @@ pub struct ServeArgs {
     /// Open a Unix socket for "atm-server admin", for the server's user alone
     #[arg(long, value_name = "PATH", env = "ATM_ADMIN_SOCKET", value_parser = OsStringValueParser::new().try_map(socket_path))]
     pub admin_socket: Option<PathBuf>,
+    /// How to be watched.
+    #[command(flatten)]
+    pub watch: WatchArgs,
     /// How to speak TLS.
     #[command(flatten)]
     pub tls: TlsArgs,
@@ -272,6 +275,22 @@ fn socket_path(path: OsString) -> Result<PathBuf, String> {
             "a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes, and this one has {bytes}: choose a shorter one"
         )),
     }
+}
+
+/// How to be watched.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Watching")]
+pub struct WatchArgs {
+    /// Show a page for operators there by HTTP, and metrics for Prometheus (/metrics, /healthz, /readyz); port 0 takes a free one
+    #[arg(long, value_name = "ADDR", env = "ATM_METRICS_LISTEN", value_parser = address)]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Names by which browsers and Prometheus call that place, besides addresses and localhost, with commas between them
+    #[arg(long, value_name = "NAMES", env = "ATM_METRICS_HOST")]
+    pub metrics_host: Option<String>,
+    /// Let everybody on the network see that page: sums and counts, and nothing of a customer, but without TLS or a password
+    #[arg(long, env = "ATM_LET_THE_NETWORK_WATCH", value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", default_value_t = false, hide_possible_values = true)]
+    pub let_the_network_watch: bool,
 }
 
 /// Arguments of `admin`.

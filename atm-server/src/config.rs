@@ -21,6 +21,15 @@ pub enum ConfigError {
          makes them), or listen on a loopback address such as 127.0.0.1:5100"
     )]
     NotPrivate(SocketAddr),
+    /// Showing everybody what is for operators.
+    #[error(
+        "--metrics-listen {0} would show the page to everybody on the network: add --let-the-network-watch if they may see it, or \
+         listen on a loopback address such as 127.0.0.1:9100"
+    )]
+    Public(SocketAddr),
+    /// How to be watched, but not where.
+    #[error("--metrics-host and --let-the-network-watch are of no use without --metrics-listen")]
+    NothingToWatch,
     /// A file that TLS needs is of no use.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -86,6 +95,10 @@ pub struct ServeConfig {
     pub service: Service,
     /// Where operators are heard, if anywhere.
     pub admin_socket: Option<PathBuf>,
+    /// Where the server may be watched, if anywhere: a loopback address unless the operator wants it otherwise.
+    pub metrics_listen: Option<SocketAddr>,
+    /// By which names besides.
+    pub metrics_hosts: Vec<String>,
     /// Threads that serve them, at least 1.
     pub workers: usize,
     /// Whether customers may choose PINs that are guessed first.
@@ -114,7 +127,16 @@ pub fn check(args: &ServeArgs) -> Result<(), ConfigError> {
     if args.connections == 0 {
         return Err(ConfigError::NoConnections);
     }
-    Ok(())
+    let watch = &args.watch;
+    match watch.metrics_listen {
+        None if watch.metrics_host.is_some() || watch.let_the_network_watch => {
+            Err(ConfigError::NothingToWatch)
+        }
+        Some(address) if !address.ip().is_loopback() && !watch.let_the_network_watch => {
+            Err(ConfigError::Public(address))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl TryFrom<ServeArgs> for ServeConfig {
@@ -139,11 +161,19 @@ impl TryFrom<ServeArgs> for ServeConfig {
         if tls.is_none() && !args.listen.ip().is_loopback() {
             tracing::warn!(listen = %args.listen, "everybody on the network can read PINs and change amounts");
         }
+        let watch = args.watch;
         let connections = args.connections.min(raise_open_files(args.connections));
         Ok(ServeConfig {
             paths: args.bank.into(),
             listen: args.listen,
             admin_socket: args.admin_socket,
+            metrics_listen: watch.metrics_listen,
+            metrics_hosts: watch
+                .metrics_host
+                .iter()
+                .flat_map(|names| names.split(','))
+                .map(|name| name.trim().to_owned())
+                .collect(),
             workers: args.workers.map_or_else(default_workers, NonZeroUsize::get),
             service: Service {
                 connections,
@@ -223,11 +253,19 @@ mod tests {
         assert!(parse(&["--listen", "[::1]:0"]).is_ok());
         let frightening = "--dangerously-let-the-network-read-pins";
         assert!(parse(&["--listen", "0.0.0.0:1", frightening]).is_ok());
+        let watched = ["--metrics-listen", "0.0.0.0:1"];
+        assert!(matches!(parse(&watched), Err(ConfigError::Public(_))));
+        assert!(parse(&[&watched[..], &["--let-the-network-watch"]].concat()).is_ok());
+        assert!(parse(&["--metrics-listen", "[::1]:0"]).is_ok());
     }
 
     #[test]
     fn settings_that_do_not_go_together_are_refused() {
         let refused = |arguments: &[&str]| parse(arguments).unwrap_err();
+        assert!(matches!(
+            refused(&["--metrics-host", "bank.example"]),
+            ConfigError::NothingToWatch
+        ));
         assert!(matches!(
             refused(&["--connections", "0"]),
             ConfigError::NoConnections

@@ -25,3 +25,4 @@ pub mod settings;
 pub mod shutdown;
 pub mod tls;
 mod to_wire;
+pub mod watch;

@@ -4,7 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bank_core::limits::{ACCEPT_BACKLOG, ADMIN_CONNECTIONS, SOCKET_SEND_BYTES, WRITE_DEADLINE};
+use bank_core::limits::{
+    ACCEPT_BACKLOG, ADMIN_CONNECTIONS, SOCKET_SEND_BYTES, WATCH_CONNECTIONS, WRITE_DEADLINE,
+};
 use bank_core::{Bank, JournalError, Registration};
 #[cfg(target_os = "linux")]
 use rustix::net::sockopt::set_tcp_user_timeout;
@@ -19,6 +21,8 @@ use crate::atm_handler::AtmHandler;
 use crate::serve::serve;
 use crate::service_manager;
 use crate::tls::Tls;
+use crate::watch::http::WatchHandler;
+use crate::watch::{Watch, WatchListener};
 
 /// How terminals are served.
 #[derive(Clone, Debug)]
@@ -62,7 +66,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(ACCEPT_BACKLOG)
 }
 
-/// Serves the bank's terminals, and its operators at `admin`, until `shutdown` is ready or an operator says so, then
+/// Serves the bank's terminals, its operators at `admin`, and those who look on at `watch`, until `shutdown` is ready or an operator says so, then
 /// ends in order: no more connections, requests in flight finish within a grace period, the journal is committed and
 /// the bank file finished.
 ///
@@ -74,12 +78,26 @@ pub async fn run(
     bank: Arc<Bank>,
     service: Service,
     admin: Option<AdminSocket>,
+    watch: Option<WatchListener>,
     shutdown: impl Future<Output = &'static str>,
 ) -> Result<(), JournalError> {
     let stop = CancellationToken::new();
     let connections = service.connections;
     let handler = Arc::new(AtmHandler::new(Arc::clone(&bank), service));
-    let sessions = Arc::clone(handler.sessions());
+    let (sessions, metrics) = (Arc::clone(handler.sessions()), Arc::clone(handler.metrics()));
+    bank.journal()
+        .observe(Box::new(move |commit| metrics.committed(commit)));
+    // Those who look on are answered until the bank is closed.
+    let closed = CancellationToken::new();
+    let _watching = closed.clone().drop_guard();
+    if let Some(WatchListener { listener, hosts }) = watch {
+        let watch = Arc::new(Watch::new(Arc::clone(&bank), Arc::clone(&handler), stop.clone()));
+        let handler = Arc::new(WatchHandler::new(Arc::clone(&watch), hosts));
+        tokio::spawn(serve(listener, handler, WATCH_CONNECTIONS, closed.clone()));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+            tokio::join!(watch.remember(), watch.check_books());
+        }));
+    }
     let serving = tokio::spawn(serve(listener, handler, connections, stop.clone()));
     let asked = Arc::new(Notify::new());
     let operators = admin.map(|socket| {

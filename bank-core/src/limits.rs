@@ -244,6 +244,33 @@ pub const MAX_NOTICE_MINUTES: u16 = 7 * 24 * 60;
 /// count in the same place.
 pub const METRIC_SHARDS: usize = 16;
 
+/// How often the counters are looked at for the operator's page, and how often the page asks.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many such looks are remembered: five minutes.
+pub const WATCH_SAMPLES: usize = 300;
+
+/// Terminals that the page shows. A bank with more looks at its metrics by other means.
+pub const WATCH_TERMINALS: usize = 500;
+
+/// The least time between two additions of all accounts.
+pub const BOOKS_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How many times as long as an addition took nothing is added up after it, so that a large bank is not busy with itself.
+pub const BOOKS_CHECK_REST: u32 = 20;
+
+/// Those who watch at once: a Prometheus or two, and some operators.
+pub const WATCH_CONNECTIONS: usize = 32;
+
+/// From a watcher's connecting to the last byte of the answer. There is one request a connection.
+pub const HTTP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Bytes of the head of a watcher's request: what browsers send, and the least that hyper takes.
+pub const MAX_HTTP_HEAD_BYTES: usize = 8 * 1024;
+
+/// Lines of it.
+pub const MAX_HTTP_HEADERS: usize = 64;
+
 // --- the client -------------------------------------------------------------------------------------
 
 /// For a client's connection to be made.
@@ -362,6 +389,7 @@ const _: () = {
     assert!(REQUEST_DEADLINE.as_secs() <= IDLE_DEADLINE.as_secs());
     assert!(REFUSAL_DEADLINE.as_millis() > 2 * CLOSE_LINGER.as_millis());
     assert!(WRITE_DEADLINE.as_secs() <= SHUTDOWN_GRACE.as_secs());
+    assert!(HTTP_DEADLINE.as_secs() > REQUEST_DEADLINE.as_secs());
     assert!(REPLY_DEADLINE.as_secs() > REQUEST_DEADLINE.as_secs());
     assert!(2 * KEEP_ALIVE.as_secs() < IDLE_DEADLINE.as_secs());
     assert!(MAX_TYPED_CHARS >= MAX_CARD_BYTES);

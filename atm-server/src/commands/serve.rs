@@ -11,6 +11,7 @@ use crate::args::ServeArgs;
 use crate::blocking_work::BlockingWork;
 use crate::config::{self, ConfigError, ServeConfig};
 use crate::settings::Settings;
+use crate::watch::WatchListener;
 use crate::{server, service_manager, shutdown};
 
 pub(super) fn serve(args: ServeArgs, settings: &Settings) -> Ended {
@@ -23,7 +24,7 @@ pub(super) fn serve(args: ServeArgs, settings: &Settings) -> Ended {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .worker_threads(config.workers)
-                .max_blocking_threads(BlockingWork::threads() + 2)
+                .max_blocking_threads(BlockingWork::threads() + 3)
                 .build()?;
             let served = runtime.block_on(serve_bank(config));
             // A search that is under way changes nothing any more, and nobody waits for it.
@@ -67,6 +68,11 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
             config.listen
         )
     })?;
+    let watch = config
+        .metrics_listen
+        .map(server::listen)
+        .transpose()
+        .map_err(|error| format!("cannot listen on --metrics-listen: {error}; choose another address"))?;
     let admin = config
         .admin_socket
         .as_deref()
@@ -75,11 +81,21 @@ async fn serve_bank(config: ServeConfig) -> Result<(), Error> {
     tracing::info!(bank = %config.paths.bank.display(), accounts = bank.account_count(), tls = config.service.tls.is_some(), lsn = %bank.journal().durable_lsn(), "opened");
     let address = listener.local_addr()?;
     say(format_args!("listening on {address}"));
+    let watch = match watch {
+        Some(listener) => {
+            say(format_args!("metrics on http://{}/", listener.local_addr()?));
+            Some(WatchListener {
+                listener,
+                hosts: config.metrics_hosts,
+            })
+        }
+        None => None,
+    };
     service_manager::ready(&format!("serving {} accounts on {address}", bank.account_count()));
     if io::stdin().is_terminal() {
         let _ = writeln!(io::stderr(), "Press Enter to stop.");
     }
-    server::run(listener, bank, config.service, admin, asked_to_stop).await?;
+    server::run(listener, bank, config.service, admin, watch, asked_to_stop).await?;
     tracing::info!("closed in order");
     Ok(())
 }

@@ -114,6 +114,7 @@ impl Site {
             bank,
             Service::on_loopback(16),
             None,
+            None,
             shutdown,
         ));
         let terminal = TerminalId::new("HONEST").expect("a terminal's id");
