@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use bank_core::limits::{AUTHORITY_DAYS, MAX_NOTICE_MINUTES, MAX_SOCKET_PATH_BYTES, NOTICE_MINUTES};
+use bank_core::limits::{
+    ADMIN_LINES, AUTHORITY_DAYS, MAX_NOTICE_MINUTES, MAX_SOCKET_PATH_BYTES, NOTICE_MINUTES,
+};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -55,6 +57,8 @@ all digits of its currency; contra is the other account, or one of the bank's ow
         after_help = "All of the journal is read, some million rows a second. It ends with 1 if the id is not in the journal."
     )]
     Dispute(DisputeArgs),
+    /// Show what a closed business date adds up to, also while the bank is being served; it ends with 1 if something does not agree
+    DayReport(DayReportArgs),
     /// Copy a bank file, also while it is being served, and prove the copy's books
     #[command(
         after_help = "The copy is one whole file as of one journal row. The pepper file is not in it: back that up apart, and keep \
@@ -160,6 +164,20 @@ pub struct VerifyArgs {
     /// The record on a receipt, such as 1234:9f86d081884c7d65: prove that the history up to there was not rewritten since (may be repeated)
     #[arg(long, value_name = "RECORD")]
     pub receipt: Vec<bank_core::chain::ReceiptHead>,
+}
+
+/// Arguments of `day-report`.
+#[derive(Debug, clap::Args)]
+pub struct DayReportArgs {
+    /// Which bank.
+    #[command(flatten)]
+    pub bank: BankArgs,
+    /// The business date [default: the newest that is closed]
+    #[arg(long, value_name = "DATE")]
+    pub date: Option<bank_core::BusinessDate>,
+    /// Answer in one line of JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `load`.
@@ -302,6 +320,15 @@ pub struct AdminArgs {
     /// Answer in one line of JSON
     #[arg(long, global = true)]
     pub json: bool,
+    /// Who orders a change [default: the name of the user who calls]
+    #[arg(long, global = true, value_name = "NAME", env = "ATM_OPERATOR")]
+    pub operator: Option<String>,
+    /// Why, in a few words that are kept with the change
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The id of a change that was ordered before, a UUID of version 7: it is not done a second time [default: a new one]
+    #[arg(long, global = true, value_name = "UUID")]
+    pub request_id: Option<bank_core::TxnId>,
     /// What the server is to do.
     #[command(subcommand)]
     pub command: AdminCommand,
@@ -310,6 +337,160 @@ pub struct AdminArgs {
 /// What an operator may ask of a running server.
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
+    /// List accounts with their cards
+    Accounts {
+        /// Which: a number, "open", "frozen", "closed", "overdrawn", "blocked" (a card of it), or a part of a holder's name
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        filter: String,
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = ADMIN_LINES)]
+        lines: u32,
+    },
+    /// Open an account
+    OpenAccount {
+        /// Its currency, by ISO 4217
+        #[arg(long, value_name = "CODE", default_value = "USD")]
+        currency: String,
+        /// What it opens with
+        #[arg(long, value_name = "SUM", default_value = "0")]
+        balance: String,
+        /// How far it may be overdrawn
+        #[arg(long, value_name = "SUM", default_value = "0")]
+        overdraft: String,
+        /// The most that may be withdrawn in cash in a day [default: no limit]
+        #[arg(long, value_name = "SUM")]
+        daily: Option<String>,
+        /// Its number [default: the one after the greatest]
+        #[arg(long, value_name = "N")]
+        account: Option<bank_core::AccountId>,
+    },
+    /// Issue a card for an account
+    AddCard {
+        /// The card's number; the holder's name may serve as one
+        #[arg(value_name = "CARD")]
+        card: String,
+        /// The account that it opens
+        #[arg(long, value_name = "N")]
+        account: bank_core::AccountId,
+        /// Whom it is issued to [default: the card's number, if that is a name]
+        #[arg(long, value_name = "NAME")]
+        holder: Option<String>,
+        /// A file whose first line is its PIN
+        #[arg(long, value_name = "FILE")]
+        pin_file: PathBuf,
+    },
+    /// Let nothing happen on an account, until it is unfrozen
+    Freeze {
+        /// The account
+        #[arg(value_name = "ACCOUNT")]
+        account: bank_core::AccountId,
+    },
+    /// Make a frozen account of use again
+    Unfreeze {
+        /// The account
+        #[arg(value_name = "ACCOUNT")]
+        account: bank_core::AccountId,
+    },
+    /// Close an account for ever; it must be empty
+    Close {
+        /// The account
+        #[arg(value_name = "ACCOUNT")]
+        account: bank_core::AccountId,
+    },
+    /// Set an account's limits; what is not named stays as it is
+    Limits {
+        /// The account
+        #[arg(value_name = "ACCOUNT")]
+        account: bank_core::AccountId,
+        /// How far it may be overdrawn
+        #[arg(long, value_name = "SUM")]
+        overdraft: Option<String>,
+        /// The most that may be withdrawn in cash in a day, or "none"
+        #[arg(long, value_name = "SUM")]
+        daily: Option<String>,
+    },
+    /// Put something right on an account: a posting with a receipt, against which no limit stands
+    Adjust {
+        /// The account
+        #[arg(value_name = "ACCOUNT")]
+        account: bank_core::AccountId,
+        /// What is added, or with a minus before it taken
+        #[arg(value_name = "SUM", allow_negative_numbers = true)]
+        amount: String,
+        /// Which of the bank's own accounts has the other side
+        #[arg(long, value_name = "ACCOUNT", default_value = "adjustment", value_parser = ["adjustment", "suspense"])]
+        against: String,
+    },
+    /// Post interest for a month on every account, once, however often it is asked for
+    #[command(
+        after_help = "The interest is the rate times the balance at that moment, rounded to the nearest minor unit and half of one to \
+the even neighbour; on an overdrawn account it is taken. Closed accounts have none. An account that has had interest for that month, or a later one, \
+gets none."
+    )]
+    Interest {
+        /// What part of the balance, for the whole month, such as 2% or 0.125%
+        #[arg(long, value_name = "RATE")]
+        rate: bank_core::Rate,
+        /// The month, such as 2026-11
+        #[arg(long, value_name = "MONTH")]
+        period: bank_core::Period,
+    },
+    /// Give a card a new PIN and all its tries; it also unblocks the card
+    ResetPin {
+        /// The card's number
+        #[arg(value_name = "CARD")]
+        card: String,
+        /// A file whose first line is the new PIN
+        #[arg(long, value_name = "FILE")]
+        pin_file: PathBuf,
+    },
+    /// Register a terminal with a secret, or give one a new secret
+    AddTerminal {
+        /// The terminal's id: 1 to 8 of A-Z, 0-9 and -
+        #[arg(value_name = "ID")]
+        terminal: bank_core::TerminalId,
+        /// The new file for the secret; take it to the terminal and nowhere else
+        #[arg(long, value_name = "FILE")]
+        secret_file: PathBuf,
+        /// Give a terminal that has a secret a new one
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Let a terminal come in no more, and end its sessions
+    RetireTerminal {
+        /// The terminal's id
+        #[arg(value_name = "ID")]
+        terminal: bank_core::TerminalId,
+    },
+    /// Show an account's newest rows
+    Statement {
+        /// The account
+        #[arg(value_name = "ACCOUNT")]
+        account: bank_core::AccountId,
+        /// How many rows at most
+        #[arg(long, value_name = "N", default_value_t = ADMIN_LINES)]
+        lines: u32,
+    },
+    /// Show the newest commands by which operators have changed the bank
+    Actions {
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = ADMIN_LINES)]
+        lines: u32,
+    },
+    /// Close the business dates up to one that is over, and show what they add up to; again, it shows the same
+    CloseDay {
+        /// The last date to be closed [default: the one before the present one]
+        #[arg(long, value_name = "DATE")]
+        date: Option<bank_core::BusinessDate>,
+    },
+    /// Tell when the next business date begins, or set that
+    CutOver {
+        /// The time of day from now on, in UTC, such as 22:00
+        #[arg(value_name = "HH:MM")]
+        time: Option<bank_core::CutOver>,
+    },
+    /// Bring the tables of accounts up to date and copy SQLite's log, which happens now and then by itself, too
+    Checkpoint,
     /// Make a card that three wrong PINs have blocked of use again
     UnblockCard {
         /// The card's number, or the holder's name if that serves as one

@@ -13,8 +13,8 @@ use bank_core::{
 
 use crate::blocking_work::{BlockingWork, NotChecked};
 use crate::metrics::Answered;
-use crate::sessions::Presence;
 use crate::replies::Replies;
+use crate::sessions::Presence;
 use crate::to_wire;
 
 /// A request as the session understands it: checked, and owning what it needs. PINs are zeroized when dropped.

@@ -86,6 +86,14 @@ impl Account {
         }
     }
 
+    /// A copy that remembers no ids.
+    pub(crate) fn without_recent_ids(&self) -> Account {
+        Account {
+            recent_ids: RecentIds::default(),
+            ..*self
+        }
+    }
+
     /// What has been withdrawn in cash on `date`.
     pub fn withdrawn_on(&self, date: BusinessDate) -> Money {
         if date > self.business_date {

@@ -61,7 +61,7 @@ pub struct Bank {
     /// The hash of some PIN, compared with where a card's is not to be compared with.
     decoy: PinHash,
     /// Whether a customer may choose a PIN that is guessed first.
-    allow_weak_pins: bool,
+    pub(crate) allow_weak_pins: bool,
     /// Dropped last, when nothing touches the file any more.
     _lock: BankLock,
 }

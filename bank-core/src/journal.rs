@@ -136,6 +136,8 @@ pub(crate) enum Update {
     },
     /// When the next business date begins.
     CutOver(CutOver),
+    /// Somebody wants a checkpoint, and to be told when it is done.
+    Checkpoint(std::sync::mpsc::Sender<Lsn>),
     /// A business date is closed.
     Closing(ClosingWithTotals),
 }

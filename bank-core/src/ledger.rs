@@ -66,6 +66,11 @@ impl AccountHandle {
         self.cell.read(Account::clone)
     }
 
+    /// The account as it is, without the ids that it remembers. What it tells depends on its newest row.
+    pub(crate) fn view(&self) -> Account {
+        self.cell.read(Account::without_recent_ids)
+    }
+
     /// The account's currency, which never changes.
     pub fn currency(&self) -> Currency {
         self.cell.read(|account| account.currency)

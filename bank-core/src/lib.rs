@@ -23,6 +23,7 @@ mod interleavings;
 pub mod journal;
 pub mod ledger;
 pub mod limits;
+pub mod listing;
 pub mod loading;
 pub mod memory;
 pub mod money;

@@ -213,6 +213,12 @@ pub const MAX_OPERATOR_BYTES: usize = 32;
 /// Bytes of the reason that an operator gives: a sentence, since it is kept for ever.
 pub const MAX_REASON_BYTES: usize = 200;
 
+/// For the reply to an operator's command. Interest on millions of accounts takes minutes.
+pub const ADMIN_REPLY_DEADLINE: Duration = Duration::from_mins(30);
+
+/// Accounts, rows or commands that an operator is shown at once, unless he says otherwise.
+pub const ADMIN_LINES: u32 = 100;
+
 /// Differences of a closed business date that are named one by one.
 pub const MAX_DIFFERENCES: usize = 20;
 

@@ -104,6 +104,9 @@ pub enum OperationError {
         /// The business date.
         today: BusinessDate,
     },
+    /// A PIN that is guessed first.
+    #[error("this PIN is too easy to guess: choose another")]
+    WeakPin,
     /// A business date that is not over.
     #[error("{date} is not over: the business date is {today}, until {cut_over} UTC")]
     DateNotOver {
@@ -250,6 +253,9 @@ impl Bank {
         account: AccountId,
         pin: &Pin,
     ) -> Result<Performed, OperationError> {
+        if pin.is_weak() && !self.allow_weak_pins {
+            return Err(OperationError::WeakPin);
+        }
         let pin = self.pin_threads.run(|| self.hash(pin))?;
         let details = format!("card {number} for {holder}");
         let subject = format!("account {account}");
@@ -525,6 +531,9 @@ impl Bank {
         number: &CardNumber,
         pin: &Pin,
     ) -> Result<Performed, OperationError> {
+        if pin.is_weak() && !self.allow_weak_pins {
+            return Err(OperationError::WeakPin);
+        }
         let pin = self.pin_threads.run(|| self.hash(pin))?;
         self.operate_card(instruction, "reset-pin", number, |live, action, slots| {
             live.card.state = CardState::unblocked(live.card.pending);
@@ -712,6 +721,19 @@ impl Bank {
                 .day_report(through)?
                 .ok_or_else(|| BankFileError::damaged(format!("the closing of {through} is missing")))?),
         }
+    }
+
+    /// Brings the tables of accounts up to date with the journal and copies SQLite's log into the database, which is done now and then
+    /// without being asked, too. Commits wait while the log is copied. Gives the row up to which the tables are up to date.
+    ///
+    /// # Errors
+    /// If the journal has ended.
+    pub fn checkpoint(&self) -> Result<Lsn, JournalError> {
+        let slot = self.journal().reserve_blocking()?;
+        let (done, told) = std::sync::mpsc::channel();
+        let number = self.journal().append_update(slot, Update::Checkpoint(done));
+        self.journal().update_durable(number).wait()?;
+        told.recv().map_err(|_| JournalError::Closed)
     }
 
     fn append_terminal(

@@ -31,6 +31,26 @@ pub struct Terminal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SecretHash(pub [u8; 32]);
 
+impl SecretHash {
+    /// The hash that these hexadecimal digits write, if there are as many as it has.
+    pub fn from_hex(digits: &str) -> Option<SecretHash> {
+        let mut hash = [0; 32];
+        let is_hex = digits.len() == 2 * hash.len() && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        if !is_hex {
+            return None;
+        }
+        for (place, byte) in hash.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[2 * place..2 * place + 2], 16).ok()?;
+        }
+        Some(SecretHash(hash))
+    }
+
+    /// The hash in hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// The key by which a terminal proves itself. It is overwritten when dropped, and shows itself to nobody.
 #[derive(Clone)]
 pub struct TerminalSecret(Zeroizing<Box<[u8]>>);

@@ -52,6 +52,11 @@ impl BusinessDate {
         self.0
     }
 
+    /// The date before.
+    pub const fn previous(self) -> BusinessDate {
+        BusinessDate(self.0.saturating_sub(1))
+    }
+
     /// The next date.
     pub const fn next(self) -> BusinessDate {
         BusinessDate(self.0.saturating_add(1))

@@ -241,6 +241,7 @@ mod tests {
             let order = Order {
                 txn_id: TxnId::at(moment(1).time),
                 terminal: terminal.parse().unwrap(),
+                card: None,
                 transaction: Transaction::Deposit {
                     amount: amount(minor),
                 },

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use bank_core::Bank;
 use bank_core::limits::{MAX_ADMIN_LINE_BYTES, MAX_ADMIN_REPLY_BYTES, REQUEST_DEADLINE, WRITE_DEADLINE};
-use bank_core::{Bank, CardNumber, Instruction, TxnId, Unblocked};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::SocketAddr;
@@ -11,9 +11,10 @@ use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::socket::operator;
-use super::{AdminReply, AdminRequest, sessions};
+use super::{AdminReply, AdminRequest, operations, sessions};
 use crate::log::{self, LogError};
 use crate::serve::ClientHandler;
 use crate::sessions::Sessions;
@@ -38,14 +39,6 @@ impl AdminHandler {
     async fn execute(&self, request: AdminRequest, operator: u32) -> AdminReply {
         tracing::info!(operator, command = request.name(), "an operator asks");
         match request {
-            AdminRequest::UnblockCard { card } => {
-                let bank = Arc::clone(&self.bank);
-                let instruction = Instruction::new(format!("user {operator}"), None, TxnId::generate())
-                    .expect("a number is a name");
-                spawn_blocking(move || unblock_card(&bank, &instruction, &card))
-                    .await
-                    .unwrap_or_else(|_| AdminReply::refused("the server is ending"))
-            }
             AdminRequest::Sessions {} => sessions::list(&self.sessions),
             AdminRequest::Disconnect { session, terminal } => {
                 sessions::disconnect(&self.sessions, session, terminal.as_deref())
@@ -60,23 +53,34 @@ impl AdminHandler {
                 self.shutdown.notify_one();
                 AdminReply::done("the server is shutting down: it serves what is under way, and ends")
             }
+            request => {
+                let retired = match &request {
+                    AdminRequest::RetireTerminal { terminal, .. } => Some(terminal.clone()),
+                    _ => None,
+                };
+                let (bank, user) = (Arc::clone(&self.bank), user_name(operator));
+                let reply = spawn_blocking(move || operations::execute(&bank, request, &user))
+                    .await
+                    .unwrap_or_else(|_| AdminReply::refused("the server is ending"));
+                if let (true, Some(terminal)) = (reply.done, retired) {
+                    // Whether or not it is here just now.
+                    let _ = sessions::disconnect(&self.sessions, None, Some(&terminal));
+                }
+                reply
+            }
         }
     }
 }
 
-fn unblock_card(bank: &Bank, instruction: &Instruction, card: &str) -> AdminReply {
-    let number = match CardNumber::new(card) {
-        Ok(number) => number,
-        Err(error) => return AdminReply::refused(error.to_string()),
-    };
-    match bank.unblock_card(instruction, &number).map(|(found, _)| found) {
-        Ok(Unblocked::Before) => AdminReply::done(format!("card {card} was unblocked by this request before")),
-        Ok(Unblocked::WasBlocked) => AdminReply::done(format!("card {card} is unblocked, and has all its tries")),
-        Ok(Unblocked::WasNotBlocked) => AdminReply::done(format!(
-            "card {card} was not blocked; the tries counted so far are forgotten"
-        )),
-        Err(error) => AdminReply::refused(error.to_string()),
-    }
+/// What the operating system calls a user, or his number.
+fn user_name(number: u32) -> String {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let found = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, id) = (fields.next()?, fields.next()?, fields.next()?);
+        (id.parse() == Ok(number)).then(|| name.to_owned())
+    });
+    found.unwrap_or_else(|| format!("user {number}"))
 }
 
 /// What is logged now, after having changed it if that was asked for.
@@ -94,7 +98,8 @@ impl ClientHandler<UnixStream, SocketAddr> for AdminHandler {
             Err(error) => return tracing::warn!(%error, "refused a connection to the operators' socket"),
         };
         let (reader, mut writer) = stream.split();
-        let mut line = Vec::new();
+        // With room for all of it, lest a PIN should be left behind where it was before it grew.
+        let mut line = Zeroizing::new(Vec::with_capacity(MAX_ADMIN_LINE_BYTES));
         let mut reader = BufReader::new(reader.take(MAX_ADMIN_LINE_BYTES as u64));
         let read = tokio::select! {
             read = timeout(REQUEST_DEADLINE, reader.read_until(b'\n', &mut line)) => read,

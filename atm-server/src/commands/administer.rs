@@ -1,12 +1,142 @@
 //! Asking a running server what only an operator may ask.
 
+use std::path::Path;
+
+use bank_core::limits::MAX_PIN_DIGITS;
+use bank_core::protocol::Secret;
+use bank_core::{TerminalId, TerminalSecret, TxnId};
+use zeroize::Zeroizing;
+
 use super::{Ended, Error, say};
-use crate::admin::{self, AdminRequest};
+use crate::admin::{self, AdminReply, AdminRequest, AskError, By, PinDigits};
 use crate::args::{AdminArgs, AdminCommand};
 
 pub(super) fn administer(args: AdminArgs) -> Result<Ended, Error> {
-    let request = match args.command {
-        AdminCommand::UnblockCard { card } => AdminRequest::UnblockCard { card },
+    let id = args.request_id.unwrap_or_else(TxnId::generate);
+    let by = By {
+        operator: args.operator,
+        reason: args.reason,
+        request_id: Some(id.to_string()),
+    };
+    let ask = |request: &AdminRequest| {
+        admin::ask(&args.admin_socket, request).map_err(|error| match error {
+            AskError::Lost(_) | AskError::NotUnderstood(_) if request.is_change() => {
+                format!("{error}. Ask again with --request-id {id}: what was done is not done twice").into()
+            }
+            error => Error::from(error),
+        })
+    };
+    let reply = match args.command {
+        AdminCommand::AddTerminal {
+            terminal,
+            secret_file,
+            replace,
+        } => add_terminal(terminal, &secret_file, replace, by, ask)?,
+        command => ask(&request(command, by)?)?,
+    };
+    if args.json {
+        say(format_args!("{}", reply.to_json()));
+    } else if reply.done {
+        say(format_args!("{}", reply.message));
+    } else {
+        return Err(reply.message.into());
+    }
+    Ok(if reply.done { Ended::Done } else { Ended::Failed })
+}
+
+/// What a command asks of the server.
+fn request(command: AdminCommand, by: By) -> Result<AdminRequest, Error> {
+    Ok(match command {
+        AdminCommand::Accounts { filter, lines } => AdminRequest::Accounts { filter, lines },
+        AdminCommand::OpenAccount {
+            currency,
+            balance,
+            overdraft,
+            daily,
+            account,
+        } => AdminRequest::OpenAccount {
+            account: account.map(|account| account.get()),
+            currency,
+            balance,
+            overdraft,
+            daily,
+            by,
+        },
+        AdminCommand::AddCard {
+            card,
+            account,
+            holder,
+            pin_file,
+        } => AdminRequest::AddCard {
+            holder: holder.unwrap_or_else(|| card.clone()),
+            card,
+            account: account.get(),
+            pin: read_pin(&pin_file)?,
+            by,
+        },
+        AdminCommand::Freeze { account } => AdminRequest::Freeze {
+            account: account.get(),
+            by,
+        },
+        AdminCommand::Unfreeze { account } => AdminRequest::Unfreeze {
+            account: account.get(),
+            by,
+        },
+        AdminCommand::Close { account } => AdminRequest::Close {
+            account: account.get(),
+            by,
+        },
+        AdminCommand::Limits {
+            account,
+            overdraft,
+            daily,
+        } => AdminRequest::Limits {
+            account: account.get(),
+            overdraft,
+            daily,
+            by,
+        },
+        AdminCommand::Adjust {
+            account,
+            amount,
+            against,
+        } => AdminRequest::Adjust {
+            account: account.get(),
+            amount,
+            against,
+            by,
+        },
+        AdminCommand::Interest { rate, period } => AdminRequest::Interest {
+            rate: rate.to_string(),
+            period: period.to_string(),
+            by,
+        },
+        AdminCommand::UnblockCard { card } => AdminRequest::UnblockCard { card, by },
+        AdminCommand::ResetPin { card, pin_file } => AdminRequest::ResetPin {
+            card,
+            pin: read_pin(&pin_file)?,
+            by,
+        },
+        AdminCommand::AddTerminal { .. } => unreachable!("it makes a secret first"),
+        AdminCommand::RetireTerminal { terminal } => AdminRequest::RetireTerminal {
+            terminal: terminal.to_string(),
+            by,
+        },
+        AdminCommand::Statement { account, lines } => AdminRequest::Statement {
+            account: account.get(),
+            lines,
+        },
+        AdminCommand::Actions { lines } => AdminRequest::Actions { lines },
+        AdminCommand::CloseDay { date } => AdminRequest::CloseDay {
+            date: date.map(|date| date.to_string()),
+            by,
+        },
+        AdminCommand::CutOver { time } => AdminRequest::CutOver {
+            time: time.map(|time| time.to_string()),
+            by,
+        },
+        AdminCommand::Checkpoint => AdminRequest::Checkpoint {},
+        AdminCommand::LogLevel { filter } => AdminRequest::LogLevel { filter },
         AdminCommand::Sessions => AdminRequest::Sessions {},
         AdminCommand::Disconnect { session, terminal } => AdminRequest::Disconnect {
             session,
@@ -18,16 +148,48 @@ pub(super) fn administer(args: AdminArgs) -> Result<Ended, Error> {
             ..
         } => AdminRequest::Broadcast { text, minutes },
         AdminCommand::Broadcast { text: None, .. } => AdminRequest::ClearBroadcast {},
-        AdminCommand::LogLevel { filter } => AdminRequest::LogLevel { filter },
         AdminCommand::Shutdown => AdminRequest::Shutdown {},
-    };
-    let reply = admin::ask(&args.admin_socket, &request)?;
-    if args.json {
-        say(format_args!("{}", reply.to_json()));
-    } else if reply.done {
-        say(format_args!("{}", reply.message));
-    } else {
-        return Err(reply.message.into());
+    })
+}
+
+/// Makes the secret here, so that only its hash goes to the server, and takes it back if the server does not take it.
+fn add_terminal(
+    terminal: TerminalId,
+    secret_file: &Path,
+    replace: bool,
+    by: By,
+    ask: impl FnOnce(&AdminRequest) -> Result<AdminReply, Error>,
+) -> Result<AdminReply, Error> {
+    let secret = TerminalSecret::create(secret_file)?;
+    let reply = ask(&AdminRequest::AddTerminal {
+        terminal: terminal.to_string(),
+        secret_hash: secret.hash().to_hex(),
+        replace,
+        by,
+    })?;
+    if !reply.done {
+        // It opens nothing, so nobody is to take it for one that does.
+        let _ = std::fs::remove_file(secret_file);
+        return Ok(reply);
     }
-    Ok(if reply.done { Ended::Done } else { Ended::Failed })
+    Ok(AdminReply {
+        message: format!("{}, which is in {}", reply.message, secret_file.display()),
+        ..reply
+    })
+}
+
+/// The first line of a file, as a PIN's digits.
+fn read_pin(path: &Path) -> Result<PinDigits, Error> {
+    use std::io::Read;
+    let cannot = |error: std::io::Error| format!("--pin-file {}: {error}", path.display());
+    // With room for all that is read, so that nothing is left behind by growing.
+    let most = MAX_PIN_DIGITS + 2;
+    let mut text = Zeroizing::new(String::with_capacity(most + 1));
+    std::fs::File::open(path)
+        .map_err(cannot)?
+        .take(most as u64)
+        .read_to_string(&mut text)
+        .map_err(cannot)?;
+    let digits = text.lines().next().unwrap_or_default();
+    Ok(Secret(Zeroizing::new(digits.to_owned())))
 }

@@ -8,9 +8,9 @@ use bank_core::terminal::Terminal;
 use bank_core::{Kind, Money, Outcome, Row, SecretHash, TxnId};
 use serde_json::{Value, json};
 
-use super::rows::{RowFields, amount, contra, first_side};
 use super::{Ended, Error, say};
 use crate::args::{DisputeArgs, DisputeFormat};
+use crate::rows::{RowFields, amount, contra, first_side};
 
 /// Columns that a line of text may have.
 const WIDTH: usize = 80;

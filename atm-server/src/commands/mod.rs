@@ -3,12 +3,12 @@
 mod administer;
 mod backup;
 mod certificate;
+mod day_report;
 mod dispute;
 mod load;
 mod manual;
 mod peppers;
 mod restore;
-mod rows;
 mod serve;
 mod statement;
 mod terminals;
@@ -56,6 +56,7 @@ pub fn run(args: Args, settings: &Settings) -> Ended {
         Command::Serve(args) => return serve::serve(args, settings),
         Command::Verify(args) => verify::verify(&args),
         Command::Statement(args) => statement::statement(&args),
+        Command::DayReport(args) => day_report::day_report(&args),
         Command::Dispute(args) => dispute::dispute(&args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => restore::restore(args),

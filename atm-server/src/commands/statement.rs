@@ -6,9 +6,9 @@ use bank_core::account::AccountStatus;
 use bank_core::bank_file::{AccountStatement, BankSnapshot, Period, Select, StatementLine};
 use bank_core::{AccountId, Row};
 
-use super::rows::{RowFields, amount, first_side, remark, where_to};
 use super::{Ended, Error};
 use crate::args::{StatementArgs, StatementFormat};
+use crate::rows::{RowFields, amount, first_side, remark, where_to};
 
 /// Rows that are shown where neither dates nor a number are given.
 const SOME_LINES: usize = 20;

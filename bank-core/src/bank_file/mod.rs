@@ -38,7 +38,7 @@ pub(crate) use open::{OpenedBank, open_bank};
 pub use peppers::{Rotated, Rotation, rotate_pepper};
 pub(crate) use reader::History;
 pub(crate) use reader::Readers;
-pub use reader::StatementLine;
+pub use reader::{CardOfAccount, StatementLine};
 pub use statements::{AccountStatement, BankSnapshot, Dispute, DisputedSide, Holder, Matter, Period, Select};
 pub use terminals::add_terminal;
 pub use verify::{CurrencyTotals, Proof, verify, verify_with_receipts};

@@ -28,6 +28,19 @@ pub struct StatementLine {
     pub side: Side,
 }
 
+/// A card, without what proves its PIN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardOfAccount {
+    /// Its number.
+    pub number: CardNumber,
+    /// Whom it was issued to.
+    pub holder: String,
+    /// The account that it opens.
+    pub account: AccountId,
+    /// Its tries and status.
+    pub state: CardState,
+}
+
 /// What the journal holds under one transaction id.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct History {
@@ -138,6 +151,50 @@ impl Readers {
                     select.query_row([lsn.get() as i64], |columns| Ok(read_row(columns, currency_of)))
                 })
                 .map_err(BankFileError::sqlite("reading a journal row"))?
+        })
+    }
+
+    /// Shows every card, in the order of their numbers.
+    pub(crate) fn each_card(&self, mut show: impl FnMut(CardOfAccount)) -> Result<(), BankFileError> {
+        let sqlite = BankFileError::sqlite("reading the cards");
+        self.with(|connection| {
+            let mut select = connection
+                .prepare_cached("SELECT card, holder, account, tries, status FROM cards ORDER BY card_id")
+                .map_err(&sqlite)?;
+            let mut found = select.query([]).map_err(&sqlite)?;
+            while let Some(columns) = found.next().map_err(&sqlite)? {
+                let number: String = columns.get(0).map_err(&sqlite)?;
+                let status: String = columns.get(4).map_err(&sqlite)?;
+                let bad = |what| BankFileError::damaged(format!("a card has an impossible {what}"));
+                show(CardOfAccount {
+                    number: CardNumber::new(&number).map_err(|_| bad("number"))?,
+                    holder: columns.get(1).map_err(&sqlite)?,
+                    account: account_id(columns.get(2).map_err(&sqlite)?).ok_or_else(|| bad("account"))?,
+                    state: CardState {
+                        tries: columns.get(3).map_err(|_| bad("number of tries"))?,
+                        status: card_status(&status).ok_or_else(|| bad("status"))?,
+                    },
+                });
+            }
+            Ok(())
+        })
+    }
+
+    /// The newest commands of operators, the newest first.
+    pub(crate) fn actions(&self, lines: usize) -> Result<Vec<Action>, BankFileError> {
+        let sqlite = BankFileError::sqlite("reading operators' actions");
+        self.with(|connection| {
+            let mut select = connection
+                .prepare_cached(&format!(
+                    "SELECT {ACTION_COLUMNS} FROM actions ORDER BY action DESC LIMIT ?1"
+                ))
+                .map_err(&sqlite)?;
+            let mut found = select.query([lines as i64]).map_err(&sqlite)?;
+            let mut actions = Vec::new();
+            while let Some(columns) = found.next().map_err(&sqlite)? {
+                actions.push(read_action(columns)?);
+            }
+            Ok(actions)
         })
     }
 

@@ -15,7 +15,7 @@ use super::schema::{ACCOUNT_COLUMNS, JOURNAL_READ};
 use super::terminals::read_terminals;
 use super::{Access, BankFileError, connect};
 use crate::account::Account;
-use crate::ids::{AccountId, CardNumber, Lsn, TerminalId, TxnId};
+use crate::ids::{AccountId, CardId, CardNumber, Lsn, TerminalId, TxnId};
 use crate::money::{Currency, Money};
 use crate::row::{Kind, Row};
 use crate::terminal::Terminal;
@@ -90,6 +90,8 @@ pub struct Matter {
     pub reversal: Option<Row>,
     /// The terminal that the outcome was asked for from, if the bank still knows it.
     pub terminal: Option<Terminal>,
+    /// The card with which it was asked for; none if the terminal acted for itself, or it was before cards were written down.
+    pub card: Option<Holder>,
     /// The accounts whose chains the outcome is in: that which it first names, and the payee of an approved transfer.
     pub sides: Vec<DisputedSide>,
 }
@@ -274,6 +276,7 @@ impl BankSnapshot {
                     .iter()
                     .copied()
                     .find(|terminal| Some(terminal.id) == outcome.terminal),
+                card: outcome.card.map(|card| self.card(card)).transpose()?.flatten(),
                 sides: outcome
                     .changes()
                     .map(|(account, _)| self.disputed_side(account, &outcome))
@@ -332,6 +335,26 @@ impl BankSnapshot {
             .and_then(|mut select| select.query_row([number], |row| row.get(0)).optional())
             .map_err(BankFileError::sqlite("reading an account's currency"))?;
         read_row(columns, |_| Currency::from_code(&currency?).ok())
+    }
+
+    /// The card with that number in the bank file.
+    fn card(&self, id: CardId) -> Result<Option<Holder>, BankFileError> {
+        let sqlite = BankFileError::sqlite("reading a card");
+        let found: Option<(String, String)> = self
+            .connection
+            .query_row(
+                "SELECT card, holder FROM cards WHERE card_id = ?1",
+                [id.get() as i64],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()
+            .map_err(&sqlite)?;
+        let Some((card, name)) = found else {
+            return Ok(None);
+        };
+        let card =
+            CardNumber::new(&card).map_err(|_| BankFileError::damaged(format!("card {id} is impossible")))?;
+        Ok(Some(Holder { card, name }))
     }
 
     /// The cards that open an account.

@@ -73,6 +73,8 @@ pub(crate) struct BankFileWriter {
     last_action: Option<ActionId>,
     wal: WalCheckpoints,
     policy: CheckpointPolicy,
+    /// Who waits for a checkpoint.
+    asked_for_checkpoint: Vec<Sender<Lsn>>,
     /// What the last `COMMIT` took, which writes the log and syncs it.
     sync_time: Duration,
 }
@@ -118,6 +120,7 @@ impl BankFileWriter {
             flush: None,
             chain: Chain::after(opened.chain.head),
             last_action: opened.chain.last_action,
+            asked_for_checkpoint: Vec::new(),
             sync_time: Duration::ZERO,
         };
         Ok((writer, opened.lock))
@@ -126,6 +129,20 @@ impl BankFileWriter {
     /// The bank's own accounts, for others to read.
     pub(crate) fn books(&self) -> Arc<Mutex<Books>> {
         Arc::clone(&self.books)
+    }
+
+    /// Copies the whole write-ahead log for those who have asked for a checkpoint. Commits wait for it, which is why it is not done
+    /// otherwise.
+    fn checkpoint_log(&mut self) -> Result<(), BankFileError> {
+        unless_busy(
+            self.connection
+                .wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE),
+        )
+        .map_err(BankFileError::sqlite("copying the write-ahead log"))?;
+        for done in self.asked_for_checkpoint.drain(..) {
+            let _ = done.send(self.checkpoint_lsn);
+        }
+        Ok(())
     }
 
     fn begin_flush(&mut self) {
@@ -196,6 +213,9 @@ impl BankFileWriter {
             insert_commit(&self.connection, last_lsn, self.last_action, head)?;
         }
         for update in &batch.updates {
+            if let Update::Checkpoint(done) = update {
+                self.asked_for_checkpoint.push(done.clone());
+            }
             write_update(&self.connection, update)?;
         }
         self.write_slice(slice)?;
@@ -246,8 +266,15 @@ impl Store for BankFileWriter {
             tracing::debug!(accounts = self.dirty.len(), lsn = %self.books.lock().lsn, "account checkpoint begins");
             self.begin_flush();
         }
+        if !self.asked_for_checkpoint.is_empty() && self.flush.is_none() {
+            if self.checkpoint_lsn < self.books.lock().lsn {
+                self.begin_flush();
+            } else {
+                self.checkpoint_log()?;
+            }
+        }
         self.wal.maintain(&self.connection)?;
-        Ok(self.flush.is_some())
+        Ok(self.flush.is_some() || !self.asked_for_checkpoint.is_empty())
     }
 
     fn close(&mut self) -> Result<(), BankFileError> {
@@ -368,6 +395,7 @@ fn write_update(connection: &Connection, update: &Update) -> rusqlite::Result<()
         Update::CutOver(cut_over) => connection
             .prepare_cached("UPDATE bank SET cut_over = ?1")?
             .execute([cut_over.minutes()]),
+        Update::Checkpoint(_) => return Ok(()),
         Update::Closing(closing) => return insert_closing(connection, closing),
     }
     .map(drop)

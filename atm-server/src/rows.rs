@@ -2,12 +2,12 @@
 
 use bank_core::bank_file::StatementLine;
 use bank_core::row::Contra;
-use bank_core::{AccountId, Outcome, Row};
+use bank_core::{AccountId, ActionId, CardId, Outcome, Row};
 use serde::Serialize;
 
 /// A row as one of its accounts sees it: an object in JSON, a line in CSV, whose columns are these in their order.
 #[derive(Debug, Serialize)]
-pub(super) struct RowFields {
+pub(crate) struct RowFields {
     lsn: u64,
     time: String,
     business_date: String,
@@ -22,11 +22,13 @@ pub(super) struct RowFields {
     balance: String,
     txn_id: Option<String>,
     original_lsn: Option<u64>,
+    card_id: Option<u64>,
+    action: Option<u64>,
 }
 
 impl RowFields {
     /// The fields' names, in their order.
-    pub(super) const NAMES: [&str; 14] = [
+    pub(crate) const NAMES: [&str; 16] = [
         "lsn",
         "time",
         "business_date",
@@ -41,9 +43,11 @@ impl RowFields {
         "balance",
         "txn_id",
         "original_lsn",
+        "card_id",
+        "action",
     ];
 
-    pub(super) fn new(account: AccountId, StatementLine { row, side }: &StatementLine) -> RowFields {
+    pub(crate) fn new(account: AccountId, StatementLine { row, side }: &StatementLine) -> RowFields {
         let (outcome, code) = match row.outcome {
             Outcome::Approved => ("approved", "approved"),
             Outcome::Declined(decline) => ("declined", decline.name()),
@@ -63,12 +67,14 @@ impl RowFields {
             balance: row.currency.format(side.balance),
             txn_id: row.txn_id.map(|id| id.to_string()),
             original_lsn: row.original.map(|original| original.lsn.get()),
+            card_id: row.card.map(CardId::get),
+            action: row.action.map(ActionId::get),
         }
     }
 }
 
 /// A row as the account sees it that it first names.
-pub(super) fn first_side(row: Row) -> StatementLine {
+pub(crate) fn first_side(row: Row) -> StatementLine {
     let side = row
         .seen_from(row.account)
         .expect("a row is chained to the account that it first names");
@@ -76,7 +82,7 @@ pub(super) fn first_side(row: Row) -> StatementLine {
 }
 
 /// The other side's name or number.
-pub(super) fn contra(contra: Contra) -> String {
+pub(crate) fn contra(contra: Contra) -> String {
     match contra {
         Contra::System(system) => system.name().to_owned(),
         Contra::Account(other) => other.to_string(),
@@ -84,7 +90,7 @@ pub(super) fn contra(contra: Contra) -> String {
 }
 
 /// Where the money came from or went, in few letters: the terminal of cash, or another account.
-pub(super) fn where_to(line: &StatementLine) -> String {
+pub(crate) fn where_to(line: &StatementLine) -> String {
     match (line.side.contra, line.row.terminal) {
         (Contra::Account(other), _) if line.side.amount.minor() < 0 => format!("to {other}"),
         (Contra::Account(other), _) => format!("from {other}"),
@@ -94,7 +100,7 @@ pub(super) fn where_to(line: &StatementLine) -> String {
 }
 
 /// The amount, in parentheses if nothing was moved, and with as much room behind it if something was, so that digits stand below digits.
-pub(super) fn amount(line: &StatementLine) -> String {
+pub(crate) fn amount(line: &StatementLine) -> String {
     let amount = line.row.currency.format(line.side.amount);
     match line.row.outcome {
         Outcome::Approved => format!("{amount} "),
@@ -103,7 +109,7 @@ pub(super) fn amount(line: &StatementLine) -> String {
 }
 
 /// What a line of its own says below the row, if anything.
-pub(super) fn remark(row: &Row) -> Option<String> {
+pub(crate) fn remark(row: &Row) -> Option<String> {
     match (row.outcome, row.original) {
         (Outcome::Declined(decline), _) => Some(format!("declined: {}", decline.name())),
         (Outcome::Approved, Some(original)) => Some(format!("undoes row {}", original.lsn)),
