@@ -36,4 +36,5 @@ mod terminals;
 mod tls;
 mod verify;
 mod versions;
+mod watch;
 mod wire;

@@ -201,7 +201,7 @@ pub struct Server {
     process: Child,
     address: String,
     log: Option<JoinHandle<String>>,
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Server {
@@ -240,13 +240,21 @@ impl Server {
             address: address.to_owned(),
             process,
             log: Some(log),
-            _stdout: stdout,
+            stdout,
         }
     }
 
     /// Where it listens.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The next line that it writes to standard output: after its address, where it may be watched.
+    pub fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("atm-server writes lines");
+        line.truncate(line.trim_end().len());
+        line
     }
 
     /// Its process id.

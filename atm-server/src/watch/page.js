@@ -67,7 +67,7 @@ function chart(id, what, lines) {
     });
     end();
   });
-  const now = lines.map((line) => line.name + number(line.values.at(-1))).join(", ");
+  const now = lines.map((line) => line.name + number(line.values.at(-1))).join(" · ");
   const most = known.length ? number(Math.max(...known)) : "none";
   svg.setAttribute("aria-label", `${what}: now ${now}; at most ${most} in the last ${Math.max(1, Math.round((length * interval) / 60000))} minutes`);
   write(figure.querySelector("b"), now);
@@ -79,9 +79,7 @@ let span = 300, interval = 1000;
 
 function figures(status) {
   const { journal } = status;
-  const last = status.samples.at(-1) ?? {};
   const pairs = {
-    "Requests a second": last.requests,
     "Sessions": status.sessions,
     "Accounts": status.accounts,
     "Newest journal row": journal.appended,
@@ -146,22 +144,26 @@ function show(status) {
   const of = (name, factor = 1) => status.samples.map((sample) => (sample[name] == null ? null : sample[name] * factor));
   chart("rate", "Requests a second", [{ name: "", values: of("requests") }]);
   chart("latency", "Milliseconds of a transaction", [
-    { name: "half (p50, solid) ", values: of("p50_us", 1e-3) },
-    { name: "99 of 100 (p99, dashed) ", values: of("p99_us", 1e-3) },
+    { name: "p50 (solid) ", values: of("p50_us", 1e-3) },
+    { name: "p99 (dashed) ", values: of("p99_us", 1e-3) },
   ]);
-  chart("rows", "Rows in a commit", [{ name: "", values: of("rows_per_commit") }]);
-  chart("sync", "Milliseconds for the disk, 99 of 100 commits", [{ name: "99 of 100 (p99) ", values: of("sync_p99_us", 1e-3) }]);
+  chart("rows", "Journal rows in a commit", [{ name: "", values: of("rows_per_commit") }]);
+  chart("sync", "Milliseconds for the disk", [{ name: "p99 ", values: of("sync_p99_us", 1e-3) }]);
   figures(status);
   terminals(status);
 }
 
-let heard = null;
+let heard = null, latest = null;
+
+// What is drawn fits the width that there was.
+addEventListener("resize", () => latest && show(latest));
 
 async function ask() {
   try {
     const answer = await fetch("/status.json", { cache: "no-store", signal: AbortSignal.timeout(5000) });
     if (!answer.ok) throw new Error((await answer.text()).trim());
-    show(await answer.json());
+    latest = await answer.json();
+    show(latest);
     heard = Date.now();
   } catch (error) {
     const since = heard === null ? "" : ` since ${clock(heard)} UTC; all below is as it was then`;
