@@ -41,7 +41,7 @@ function chart(id, what, lines) {
   const left = 44, right = width - 8, top = 8, bottom = height - 18;
   const length = Math.max(...lines.map((line) => line.values.length));
   const known = lines.flatMap((line) => line.values).filter((value) => value != null);
-  const greatest = ceiling(Math.max(...known, 1e-3));
+  const greatest = ceiling(Math.max(...known, 0) || 1);
   const x = (index, count) => right - ((count - 1 - index) / Math.max(span - 1, 1)) * (right - left);
   const y = (value) => bottom - (value / greatest) * (bottom - top);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
