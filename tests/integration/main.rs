@@ -20,6 +20,7 @@ mod machine;
 mod manual;
 mod menu;
 mod one_shot;
+mod operations;
 mod peers;
 mod poison;
 mod readme;

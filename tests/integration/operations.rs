@@ -71,8 +71,19 @@ fn amount(minor: i64) -> Amount {
 fn an_account_lives_from_its_opening_to_its_closing_while_the_bank_is_served() {
     let site = Site::new();
     let server = site.serve();
-    let opened = site.done(&["open-account", "--balance", "40", "--daily", "30.00", "--reason", "a new customer"]);
-    assert_eq!((&opened["account"], &opened["balance"]), (&3.into(), &"40.00".into()));
+    let opened = site.done(&[
+        "open-account",
+        "--balance",
+        "40",
+        "--daily",
+        "30.00",
+        "--reason",
+        "a new customer",
+    ]);
+    assert_eq!(
+        (&opened["account"], &opened["balance"]),
+        (&3.into(), &"40.00".into())
+    );
     let pin = site.pin_file("4711\n");
     site.done(&["add-card", "Zoe", "--account", "3", "--pin-file", &pin]);
     let mut zoe = server.login("Zoe", "4711");
@@ -83,7 +94,10 @@ fn an_account_lives_from_its_opening_to_its_closing_while_the_bank_is_served() {
     zoe.withdraw(TxnId::generate(), amount(1000)).unwrap();
     site.done(&["limits", "3", "--daily", "none", "--overdraft", "12.50"]);
     zoe.withdraw(TxnId::generate(), amount(4250)).unwrap();
-    assert!(site.refused(&["close", "3"]).contains("account 3 has -12.50 USD: pay it out"));
+    assert!(
+        site.refused(&["close", "3"])
+            .contains("account 3 has -12.50 USD: pay it out")
+    );
     site.done(&["freeze", "3"]);
     assert!(matches!(
         zoe.deposit(TxnId::generate(), amount(1)),
@@ -91,11 +105,25 @@ fn an_account_lives_from_its_opening_to_its_closing_while_the_bank_is_served() {
     ));
     assert!(site.refused(&["freeze", "3"]).contains("account 3 is frozen"));
     site.done(&["unfreeze", "3"]);
-    let adjusted = site.done(&["adjust", "3", "12.50", "--against", "suspense", "--reason", "a gift"]);
-    assert_eq!((&adjusted["amount"], &adjusted["balance"]), (&"12.50".into(), &"0.00".into()));
+    let adjusted = site.done(&[
+        "adjust",
+        "3",
+        "12.50",
+        "--against",
+        "suspense",
+        "--reason",
+        "a gift",
+    ]);
+    assert_eq!(
+        (&adjusted["amount"], &adjusted["balance"]),
+        (&"12.50".into(), &"0.00".into())
+    );
     site.done(&["close", "3"]);
     let listed = site.done(&["accounts", "--filter", "closed"]);
-    assert_eq!((&listed["count"], &listed["accounts"][0]["account"]), (&1.into(), &3.into()));
+    assert_eq!(
+        (&listed["count"], &listed["accounts"][0]["account"]),
+        (&1.into(), &3.into())
+    );
     let (_, table, _) = site.admin(&["accounts", "--filter", "ZO"]);
     assert!(table.contains("closed") && table.contains("Zoe"), "{table}");
     let statement = site.done(&["statement", "3"]);
@@ -108,7 +136,10 @@ fn an_account_lives_from_its_opening_to_its_closing_while_the_bank_is_served() {
     assert_eq!(kinds.last(), Some(&"adjustment"));
     server.kill();
     let server = site.serve();
-    assert_eq!(site.done(&["accounts", "--filter", "3"])["accounts"][0]["status"], "closed");
+    assert_eq!(
+        site.done(&["accounts", "--filter", "3"])["accounts"][0]["status"],
+        "closed"
+    );
     let actions = site.done(&["actions"]);
     let commands: Vec<_> = actions
         .as_array()
@@ -118,11 +149,23 @@ fn an_account_lives_from_its_opening_to_its_closing_while_the_bank_is_served() {
         .collect();
     assert_eq!(
         commands,
-        ["close", "adjust", "unfreeze", "freeze", "limits", "add-card", "open-account"]
+        [
+            "close",
+            "adjust",
+            "unfreeze",
+            "freeze",
+            "limits",
+            "add-card",
+            "open-account"
+        ]
     );
     assert_eq!(actions[1]["reason"], "a gift");
     let user = Command::new("id").arg("-un").output().unwrap();
-    assert_eq!(actions[0]["operator"].as_str(), Some(stdout(&user).trim()), "the peer's user");
+    assert_eq!(
+        actions[0]["operator"].as_str(),
+        Some(stdout(&user).trim()),
+        "the peer's user"
+    );
     assert!(site.verify(&[]).0);
     assert!(server.stop().0.success());
 }
@@ -152,27 +195,63 @@ fn a_posting_is_done_once_under_its_request_id_and_its_receipt_proves_history() 
         (&["adjust", "1", "0"][..], "adds or takes something"),
         (&["adjust", "1", "1.234"], "1.234"),
         (&["adjust", "9", "1"], "there is no account 9"),
-        (&["open-account", "--account", "1"], "there is an account 1 already"),
+        (
+            &["open-account", "--account", "1"],
+            "there is an account 1 already",
+        ),
         (&["open-account", "--currency", "XXY"], "XXY"),
         (&["limits", "1"], "name --overdraft, --daily or both"),
-        (&["reset-pin", "Nobody", "--pin-file", &site.pin_file("4711")], "there is no card Nobody"),
-        (&["reset-pin", "Ken", "--pin-file", &site.pin_file("1234")], "too easy to guess"),
-        (&["reset-pin", "Ken", "--pin-file", &site.pin_file("12")], "4 to 12 digits"),
-        (&["add-card", "Ken", "--account", "1", "--pin-file", &site.pin_file("4711")], "there is a card Ken already"),
+        (
+            &["reset-pin", "Nobody", "--pin-file", &site.pin_file("4711")],
+            "there is no card Nobody",
+        ),
+        (
+            &["reset-pin", "Ken", "--pin-file", &site.pin_file("1234")],
+            "too easy to guess",
+        ),
+        (
+            &["reset-pin", "Ken", "--pin-file", &site.pin_file("12")],
+            "4 to 12 digits",
+        ),
+        (
+            &[
+                "add-card",
+                "Ken",
+                "--account",
+                "1",
+                "--pin-file",
+                &site.pin_file("4711"),
+            ],
+            "there is a card Ken already",
+        ),
         (&["close-day", "--date", "9999-01-01"], "is not over"),
-        (&["interest", "--rate", "1%", "--period", "9999-01"], "has not begun"),
-        (&["adjust", "1", "1", "--reason", "two\nlines"], "without control characters"),
+        (
+            &["interest", "--rate", "1%", "--period", "9999-01"],
+            "has not begun",
+        ),
+        (
+            &["adjust", "1", "1", "--reason", "two\nlines"],
+            "without control characters",
+        ),
     ] {
         let told = site.refused(wrong);
         assert!(told.contains(why), "{wrong:?}: {told}");
     }
-    assert_eq!(site.done(&["actions"]).as_array().unwrap().len(), 1, "what is refused leaves nothing");
+    assert_eq!(
+        site.done(&["actions"]).as_array().unwrap().len(),
+        1,
+        "what is refused leaves nothing"
+    );
     assert!(server.stop().0.success());
     let record = format!("{}:{}", first["lsn"], first["head"].as_str().unwrap());
     let (whole, told) = site.verify(&["--receipt", &record]);
-    assert!(whole && told.contains("and all before it are what they were"), "{told}");
+    assert!(
+        whole && told.contains("and all before it are what they were"),
+        "{told}"
+    );
     let file = rusqlite::Connection::open(site.bank.path()).unwrap();
-    file.execute_batch("UPDATE actions SET operator = 'nobody'").unwrap();
+    file.execute_batch("UPDATE actions SET operator = 'nobody'")
+        .unwrap();
     let (whole, told) = site.verify(&[]);
     assert!(!whole && told.contains("the hash chain breaks"), "{told}");
 }
@@ -181,15 +260,32 @@ fn a_posting_is_done_once_under_its_request_id_and_its_receipt_proves_history() 
 fn interest_is_posted_once_for_a_month_whoever_is_killed() {
     let site = Site::new();
     let server = site.serve();
-    let today = site.done(&["cut-over"])["business_date"].as_str().unwrap().to_owned();
-    let interest = ["interest", "--rate", "2%", "--period", &today[..7], "--reason", "as promised"];
+    let today = site.done(&["cut-over"])["business_date"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let interest = [
+        "interest",
+        "--rate",
+        "2%",
+        "--period",
+        &today[..7],
+        "--reason",
+        "as promised",
+    ];
     let posted = site.done(&interest);
-    assert_eq!((&posted["accounts"], &posted["sums"]["USD"]), (&2.into(), &"2.10".into()));
+    assert_eq!(
+        (&posted["accounts"], &posted["sums"]["USD"]),
+        (&2.into(), &"2.10".into())
+    );
     server.kill();
     let server = site.serve();
     let posted = site.done(&interest);
     assert_eq!((&posted["accounts"], &posted["before"]), (&0.into(), &2.into()));
-    assert_eq!(server.login("Ken", "2468").balance().unwrap().balance.minor(), 10_200);
+    assert_eq!(
+        server.login("Ken", "2468").balance().unwrap().balance.minor(),
+        10_200
+    );
     let (whole, told) = site.verify(&[]);
     assert!(whole && told.contains("interest -2.10"), "{told}");
 }
@@ -204,7 +300,10 @@ fn a_date_is_closed_once_and_reports_the_same_with_and_without_a_server() {
     let through = site.done(&["close-day"])["through"].as_str().unwrap().to_owned();
     // A cut-over in the past of the day has the date of tomorrow begin.
     site.done(&["cut-over", "00:01"]);
-    server.login("Ken", "2468").deposit(TxnId::generate(), amount(500)).unwrap();
+    server
+        .login("Ken", "2468")
+        .deposit(TxnId::generate(), amount(500))
+        .unwrap();
     let closed = site.done(&["close-day"]);
     assert_ne!(closed["through"], through.as_str());
     assert_eq!(closed["currencies"]["USD"]["after"]["customers"], "105.00");
@@ -212,10 +311,18 @@ fn a_date_is_closed_once_and_reports_the_same_with_and_without_a_server() {
     let offline = site.bank.server_command(&["day-report", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&stdout(&offline)).unwrap(), closed);
     let first = site.bank.server_command(&["day-report", "--date", &through]);
-    assert!(stdout(&first).contains(&format!("up to {through}")), "{}", stdout(&first));
+    assert!(
+        stdout(&first).contains(&format!("up to {through}")),
+        "{}",
+        stdout(&first)
+    );
     let open = site.bank.server_command(&["day-report", "--date", "9998-01-01"]);
     assert_eq!(open.status.code(), Some(1));
-    assert!(stderr(&open).contains("9998-01-01 is not closed"), "{}", stderr(&open));
+    assert!(
+        stderr(&open).contains("9998-01-01 is not closed"),
+        "{}",
+        stderr(&open)
+    );
 }
 
 #[test]
@@ -231,8 +338,16 @@ fn a_terminal_is_added_and_retired_while_the_bank_is_served() {
     assert!(told.contains("--replace") && !other.exists(), "{told}");
     let balance = |server: &Server| {
         Command::new(atm_tests::program("atm-cli"))
-            .args(["--server", &server.address().to_string(), "--terminal", "ATM-7"])
-            .args(["--terminal-secret-file", path, "--deadline", "5", "balance", "--card", "Ken"])
+            .args(["--server", server.address(), "--terminal", "ATM-7"])
+            .args([
+                "--terminal-secret-file",
+                path,
+                "--deadline",
+                "5",
+                "balance",
+                "--card",
+                "Ken",
+            ])
             .args(["--pin-file", &site.pin_file("2468")])
             .output()
             .unwrap()
@@ -258,7 +373,8 @@ fn anybody_can_compute_the_chain_with_sqlite_and_python() {
     for _ in 0..5 {
         ken.deposit(TxnId::generate(), amount(100)).unwrap();
     }
-    ken.transfer(TxnId::generate(), "2".parse().unwrap(), amount(50)).unwrap();
+    ken.transfer(TxnId::generate(), "2".parse().unwrap(), amount(50))
+        .unwrap();
     ken.withdraw(TxnId::generate(), amount(9_999_999)).unwrap();
     site.done(&["freeze", "2", "--reason", "a test"]);
     site.done(&["adjust", "1", "3"]);
@@ -268,13 +384,18 @@ fn anybody_can_compute_the_chain_with_sqlite_and_python() {
     assert!(server.stop().0.success());
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/chain.py");
     let run = |expected: bool| {
-        let run = Command::new("python3").arg(program).arg(site.bank.path()).output().unwrap();
+        let run = Command::new("python3")
+            .arg(program)
+            .arg(site.bank.path())
+            .output()
+            .unwrap();
         assert_eq!(run.status.success(), expected, "{}{}", stdout(&run), stderr(&run));
         stdout(&run)
     };
     let (_, proof) = site.verify(&[]);
     assert!(proof.contains(run(true).trim()), "{proof}");
     let file = rusqlite::Connection::open(site.bank.path()).unwrap();
-    file.execute_batch("UPDATE journal SET card_id = NULL WHERE kind = 1").unwrap();
+    file.execute_batch("UPDATE journal SET card_id = NULL WHERE kind = 1")
+        .unwrap();
     assert!(run(false).contains("differs"));
 }

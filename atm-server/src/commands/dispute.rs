@@ -107,6 +107,9 @@ fn to_text(id: TxnId, found: &Dispute) -> String {
     for matter in &found.matters {
         let _ = writeln!(text, "\n{}", textwrap::fill(&what_became(matter), WIDTH));
         describe_row(&mut text, "The transaction", &matter.outcome);
+        if let Some(Holder { card, name }) = &matter.card {
+            let _ = writeln!(text, "  {:<14} {card}: {name}", "card used");
+        }
         if let Some(reversal) = &matter.reversal {
             describe_row(&mut text, "Its reversal", reversal);
         }
@@ -193,7 +196,7 @@ fn to_json(id: TxnId, found: &Dispute) -> Value {
                 "terminal": matter.terminal.as_ref().map(|terminal| json!({
                     "id": terminal.id.as_str(), "registered": terminal.registered.rfc3339(), "proof": proof_of(terminal),
                 })),
-                "sides": sides,
+                "card": matter.card.as_ref().map(card_to_json), "sides": sides,
             })
         })
         .collect();
@@ -203,13 +206,13 @@ fn to_json(id: TxnId, found: &Dispute) -> Value {
     })
 }
 
+fn card_to_json(holder: &Holder) -> Value {
+    json!({ "card": holder.card.to_string(), "holder": holder.name })
+}
+
 fn side_to_json(side: &DisputedSide) -> Value {
     let line = |line: &StatementLine| json!(RowFields::new(side.account, line));
-    let holders: Vec<_> = side
-        .holders
-        .iter()
-        .map(|holder| json!({ "card": holder.card.to_string(), "holder": holder.name }))
-        .collect();
+    let holders: Vec<_> = side.holders.iter().map(card_to_json).collect();
     json!({
         "account": side.account.get(), "cards": holders, "before": side.before.as_ref().map(line),
         "row": line(&side.line), "after": side.after.as_ref().map(line),
