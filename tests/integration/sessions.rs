@@ -1,7 +1,7 @@
 //! What operators see of sessions, and how they reach them.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::thread;
 
@@ -179,7 +179,8 @@ fn a_session_that_an_operator_ends_is_answered_what_was_done_and_told_why() {
     let mut writer = busy.stream.try_clone().unwrap();
     let (approved, last) = thread::scope(|scope| {
         let asking = scope.spawn(move || {
-            for id in 10.. {
+            // So many that the operator comes before the last.
+            for id in 10..1_000_000 {
                 let mut frame = Vec::new();
                 let txn_id = TxnId::at(Moment::now().time).to_bytes();
                 encode(
@@ -190,6 +191,7 @@ fn a_session_that_an_operator_ends_is_answered_what_was_done_and_told_why() {
                     return;
                 }
             }
+            let _ = writer.shutdown(Shutdown::Write);
         });
         let mut approved = 0;
         let mut last = None;
