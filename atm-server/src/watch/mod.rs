@@ -1,9 +1,9 @@
 //! Watching the server: what its operators, and programs of theirs, may see of it by HTTP.
 //!
-//! [`http`] answers requests, [`exposition`] is for Prometheus, [`status`] for the operator's page, which is three files beside
+//! `http` answers requests, `exposition` is for Prometheus, `status` for the operator's page, which is three files beside
 //! this one. None of it says anything of a customer: no account, holder, card or balance, only sums and counts.
 //!
-//! A [`Watch`] looks at the counters once a second and remembers the last minutes, so that whoever opens the page sees them at
+//! The server looks at the counters once a second and remembers the last minutes, so that whoever opens the page sees them at
 //! once; and every so often it adds up all accounts.
 
 mod exposition;
