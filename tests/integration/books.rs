@@ -799,13 +799,13 @@ fn a_statement_for_programs_has_the_same_fields_in_csv_and_json() {
     assert_eq!(lines.len(), 3, "{csv}");
     assert_eq!(
         lines[0],
-        "lsn,time,business_date,kind,outcome,code,account,contra,terminal,currency,amount,balance,txn_id,original_lsn"
+        "lsn,time,business_date,kind,outcome,code,account,contra,terminal,currency,amount,balance,txn_id,original_lsn,card_id,action"
     );
     let date = &lines[2][2..12];
     assert!(
         lines[2].starts_with(&format!("6,{date}T"))
             && lines[2].ends_with(&format!(
-                "Z,{date},transfer,approved,approved,2,1,TEST,USD,5.00,1005.00,{transfer},"
+                "Z,{date},transfer,approved,approved,2,1,TEST,USD,5.00,1005.00,{transfer},,1,"
             )),
         "{csv}"
     );

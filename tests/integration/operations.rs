@@ -58,7 +58,7 @@ impl Site {
     }
 
     fn pin_file(&self, pin: &str) -> String {
-        let path = self.bank.write("pin", pin);
+        let path = self.bank.write(&format!("pin-{}", pin.trim()), pin);
         path.to_str().unwrap().to_owned()
     }
 }
@@ -82,32 +82,35 @@ fn an_account_lives_from_its_opening_to_its_closing_while_the_bank_is_served() {
     ]);
     assert_eq!(
         (&opened["account"], &opened["balance"]),
-        (&3.into(), &"40.00".into())
+        (&1003.into(), &"40.00".into())
     );
     let pin = site.pin_file("4711\n");
-    site.done(&["add-card", "Zoe", "--account", "3", "--pin-file", &pin]);
+    site.done(&["add-card", "Zoe", "--account", "1003", "--pin-file", &pin]);
     let mut zoe = server.login("Zoe", "4711");
     assert!(matches!(
         zoe.withdraw(TxnId::generate(), amount(3001)),
         Ok(atm_cli::connection::Outcome::Declined { code: 3, .. })
     ));
     zoe.withdraw(TxnId::generate(), amount(1000)).unwrap();
-    site.done(&["limits", "3", "--daily", "none", "--overdraft", "12.50"]);
+    site.done(&["limits", "1003", "--daily", "none", "--overdraft", "12.50"]);
     zoe.withdraw(TxnId::generate(), amount(4250)).unwrap();
     assert!(
-        site.refused(&["close", "3"])
-            .contains("account 3 has -12.50 USD: pay it out")
+        site.refused(&["close", "1003"])
+            .contains("account 1003 has -12.50 USD: pay it out")
     );
-    site.done(&["freeze", "3"]);
+    site.done(&["freeze", "1003"]);
     assert!(matches!(
         zoe.deposit(TxnId::generate(), amount(1)),
         Ok(atm_cli::connection::Outcome::Declined { code: 2, .. })
     ));
-    assert!(site.refused(&["freeze", "3"]).contains("account 3 is frozen"));
-    site.done(&["unfreeze", "3"]);
+    assert!(
+        site.refused(&["freeze", "1003"])
+            .contains("account 1003 is frozen")
+    );
+    site.done(&["unfreeze", "1003"]);
     let adjusted = site.done(&[
         "adjust",
-        "3",
+        "1003",
         "12.50",
         "--against",
         "suspense",
@@ -118,15 +121,15 @@ fn an_account_lives_from_its_opening_to_its_closing_while_the_bank_is_served() {
         (&adjusted["amount"], &adjusted["balance"]),
         (&"12.50".into(), &"0.00".into())
     );
-    site.done(&["close", "3"]);
+    site.done(&["close", "1003"]);
     let listed = site.done(&["accounts", "--filter", "closed"]);
     assert_eq!(
         (&listed["count"], &listed["accounts"][0]["account"]),
-        (&1.into(), &3.into())
+        (&1.into(), &1003.into())
     );
     let (_, table, _) = site.admin(&["accounts", "--filter", "ZO"]);
     assert!(table.contains("closed") && table.contains("Zoe"), "{table}");
-    let statement = site.done(&["statement", "3"]);
+    let statement = site.done(&["statement", "1003"]);
     let kinds: Vec<_> = statement["rows"]
         .as_array()
         .unwrap()
@@ -137,7 +140,7 @@ fn an_account_lives_from_its_opening_to_its_closing_while_the_bank_is_served() {
     server.kill();
     let server = site.serve();
     assert_eq!(
-        site.done(&["accounts", "--filter", "3"])["accounts"][0]["status"],
+        site.done(&["accounts", "--filter", "1003"])["accounts"][0]["status"],
         "closed"
     );
     let actions = site.done(&["actions"]);
@@ -175,7 +178,15 @@ fn a_posting_is_done_once_under_its_request_id_and_its_receipt_proves_history() 
     let site = Site::new();
     let server = site.serve();
     let id = TxnId::generate().to_string();
-    let posting = ["adjust", "1", "-7.25", "--request-id", &id, "--operator", "Ann"];
+    let posting = [
+        "adjust",
+        "1001",
+        "-7.25",
+        "--request-id",
+        &id,
+        "--operator",
+        "Ann",
+    ];
     let first = site.done(&posting);
     assert_eq!(first["before"], false);
     server.kill();
@@ -188,19 +199,19 @@ fn a_posting_is_done_once_under_its_request_id_and_its_receipt_proves_history() 
     let (_, said, _) = site.admin(&posting);
     assert!(said.contains("done before under this request id"), "{said}");
     assert!(
-        site.refused(&["adjust", "1", "-7.26", "--request-id", &id])
+        site.refused(&["adjust", "1001", "-7.26", "--request-id", &id])
             .contains("this request id is that of another command")
     );
     for (wrong, why) in [
-        (&["adjust", "1", "0"][..], "adds or takes something"),
-        (&["adjust", "1", "1.234"], "1.234"),
-        (&["adjust", "9", "1"], "there is no account 9"),
+        (&["adjust", "1001", "0"][..], "adds or takes something"),
+        (&["adjust", "1001", "1.234"], "1.234"),
+        (&["adjust", "1009", "1"], "there is no account 1009"),
         (
-            &["open-account", "--account", "1"],
-            "there is an account 1 already",
+            &["open-account", "--account", "1001"],
+            "there is an account 1001 already",
         ),
         (&["open-account", "--currency", "XXY"], "XXY"),
-        (&["limits", "1"], "name --overdraft, --daily or both"),
+        (&["limits", "1001"], "name --overdraft, --daily or both"),
         (
             &["reset-pin", "Nobody", "--pin-file", &site.pin_file("4711")],
             "there is no card Nobody",
@@ -218,7 +229,7 @@ fn a_posting_is_done_once_under_its_request_id_and_its_receipt_proves_history() 
                 "add-card",
                 "Ken",
                 "--account",
-                "1",
+                "1001",
                 "--pin-file",
                 &site.pin_file("4711"),
             ],
@@ -230,7 +241,7 @@ fn a_posting_is_done_once_under_its_request_id_and_its_receipt_proves_history() 
             "has not begun",
         ),
         (
-            &["adjust", "1", "1", "--reason", "two\nlines"],
+            &["adjust", "1001", "1", "--reason", "two\nlines"],
             "without control characters",
         ),
     ] {
@@ -373,11 +384,11 @@ fn anybody_can_compute_the_chain_with_sqlite_and_python() {
     for _ in 0..5 {
         ken.deposit(TxnId::generate(), amount(100)).unwrap();
     }
-    ken.transfer(TxnId::generate(), "2".parse().unwrap(), amount(50))
+    ken.transfer(TxnId::generate(), "1002".parse().unwrap(), amount(50))
         .unwrap();
     ken.withdraw(TxnId::generate(), amount(9_999_999)).unwrap();
-    site.done(&["freeze", "2", "--reason", "a test"]);
-    site.done(&["adjust", "1", "3"]);
+    site.done(&["freeze", "1002", "--reason", "a test"]);
+    site.done(&["adjust", "1001", "3"]);
     let month = site.done(&["cut-over"])["business_date"].as_str().unwrap()[..7].to_owned();
     site.done(&["interest", "--rate", "1%", "--period", &month]);
     drop(ken);

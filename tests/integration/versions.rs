@@ -131,7 +131,7 @@ fn an_old_bank_is_backed_up_as_it_is_and_restored_as_a_new_one() {
     done(&["backup", "--to", copy]);
     assert_eq!(version(&bank), 2);
     done(&["restore", "--from", copy]);
-    assert_eq!(version(&bank), 3);
+    assert_eq!(version(&bank), NEWEST);
     assert_eq!(columns(&bank), columns(&TestBank::generate(1)));
     bank.assert_verifies();
     bank.serve().login("2", "0002");
