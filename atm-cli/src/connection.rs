@@ -93,6 +93,7 @@ impl ConnectionError {
                         | ErrorCode::ShuttingDown
                         | ErrorCode::TooManyConnections
                         | ErrorCode::TimedOut
+                        | ErrorCode::Disconnected
                 )
             ),
             ConnectionError::NotTrusted { .. }

@@ -320,7 +320,7 @@ pub struct AdminArgs {
     /// Answer in one line of JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// Who orders a change [default: the name of the user who calls]
+    /// Who orders a change of the bank [default: the name of the user who calls]
     #[arg(long, global = true, value_name = "NAME", env = "ATM_OPERATOR")]
     pub operator: Option<String>,
     /// Why, in a few words that are kept with the change
@@ -343,7 +343,7 @@ pub enum AdminCommand {
         #[arg(long, value_name = "TEXT", default_value = "")]
         filter: String,
         /// How many at most
-        #[arg(long, value_name = "N", default_value_t = ADMIN_LINES)]
+        #[arg(long, value_name = "N", default_value_t = ADMIN_LINES, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ADMIN_LINES)))]
         lines: u32,
     },
     /// Open an account
@@ -375,7 +375,7 @@ pub enum AdminCommand {
         /// Whom it is issued to [default: the card's number, if that is a name]
         #[arg(long, value_name = "NAME")]
         holder: Option<String>,
-        /// A file whose first line is its PIN
+        /// A file whose first line is its PIN, which must not be easy to guess
         #[arg(long, value_name = "FILE")]
         pin_file: PathBuf,
     },
@@ -440,7 +440,7 @@ gets none."
         /// The card's number
         #[arg(value_name = "CARD")]
         card: String,
-        /// A file whose first line is the new PIN
+        /// A file whose first line is the new PIN, which must not be easy to guess
         #[arg(long, value_name = "FILE")]
         pin_file: PathBuf,
     },
@@ -468,13 +468,13 @@ gets none."
         #[arg(value_name = "ACCOUNT")]
         account: bank_core::AccountId,
         /// How many rows at most
-        #[arg(long, value_name = "N", default_value_t = ADMIN_LINES)]
+        #[arg(long, value_name = "N", default_value_t = ADMIN_LINES, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ADMIN_LINES)))]
         lines: u32,
     },
     /// Show the newest commands by which operators have changed the bank
     Actions {
         /// How many at most
-        #[arg(long, value_name = "N", default_value_t = ADMIN_LINES)]
+        #[arg(long, value_name = "N", default_value_t = ADMIN_LINES, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ADMIN_LINES)))]
         lines: u32,
     },
     /// Close the business dates up to one that is over, and show what they add up to; again, it shows the same

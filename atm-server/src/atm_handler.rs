@@ -112,7 +112,13 @@ impl AtmHandler {
             address.ip(),
             self.sessions.enter(terminal, address, shown, shutdown),
         );
-        match self.answer_requests(&mut connection, &mut session).await {
+        // Whoever retires a terminal ends its sessions; one that was let in just before, but had none yet, ends here.
+        let end = if self.bank.is_retired(terminal) {
+            refuse_terminal(&"it is retired")
+        } else {
+            self.answer_requests(&mut connection, &mut session).await
+        };
+        match end {
             End::Gone => {}
             End::Journal(error) => tracing::debug!(%terminal, %error, "left a terminal unanswered"),
             End::Say(code, message) => {
@@ -233,7 +239,8 @@ impl AtmHandler {
                 Ok(None) => break Ok(()),
                 Ok(Some(Err(error))) | Err(error) => break Err(error.into()),
             };
-            if command.is_slow() || connection.replies.bytes.len() > WRITE_BUFFER_BYTES - MAX_REPLY_BYTES {
+            let is_slow = command.is_slow();
+            if is_slow || connection.replies.bytes.len() > WRITE_BUFFER_BYTES - MAX_REPLY_BYTES {
                 self.flush(connection, newest).await?;
                 session.presence.took(&mut batch);
             }
@@ -242,6 +249,11 @@ impl AtmHandler {
             let replies = &mut connection.replies;
             newest = newest.max(session.execute(id, command, replies, &mut answered).await?);
             session.presence.answered(kind, answered);
+            if is_slow {
+                // What comes after it has not waited for it.
+                self.flush(connection, newest).await?;
+                session.presence.took(&mut batch);
+            }
         };
         self.flush(connection, newest).await?;
         session.presence.took(&mut batch);

@@ -30,6 +30,11 @@ pub enum ConfigError {
     /// How to be watched, but not where.
     #[error("--metrics-host and --let-the-network-watch are of no use without --metrics-listen")]
     NothingToWatch,
+    /// What is no name.
+    #[error(
+        "--metrics-host takes names such as bank.example.org, with commas between them, without a port and without http://"
+    )]
+    NoName,
     /// A file that TLS needs is of no use.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -132,11 +137,24 @@ pub fn check(args: &ServeArgs) -> Result<(), ConfigError> {
         None if watch.metrics_host.is_some() || watch.let_the_network_watch => {
             Err(ConfigError::NothingToWatch)
         }
+        _ if watch
+            .metrics_host
+            .iter()
+            .flat_map(|names| names.split(','))
+            .any(is_no_name) =>
+        {
+            Err(ConfigError::NoName)
+        }
         Some(address) if !address.ip().is_loopback() && !watch.let_the_network_watch => {
             Err(ConfigError::Public(address))
         }
         _ => Ok(()),
     }
+}
+
+/// Whether no browser would call anything by this name alone.
+fn is_no_name(name: &str) -> bool {
+    name.trim().is_empty() || name.contains([':', '/'])
 }
 
 impl TryFrom<ServeArgs> for ServeConfig {
@@ -266,6 +284,10 @@ mod tests {
             refused(&["--metrics-host", "bank.example"]),
             ConfigError::NothingToWatch
         ));
+        for wrong in ["a,,b", "bank.example:9100", "http://bank.example", ""] {
+            let watched = ["--metrics-listen", "127.0.0.1:0", "--metrics-host", wrong];
+            assert!(matches!(refused(&watched), ConfigError::NoName), "{wrong:?}");
+        }
         assert!(matches!(
             refused(&["--connections", "0"]),
             ConfigError::NoConnections

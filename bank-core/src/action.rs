@@ -51,6 +51,11 @@ impl Instruction {
         })
     }
 
+    /// Who orders it.
+    pub fn operator(&self) -> &str {
+        &self.operator
+    }
+
     /// The id under which it may be repeated.
     pub fn request(&self) -> TxnId {
         self.request

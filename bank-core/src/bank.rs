@@ -601,6 +601,14 @@ impl Bank {
         Ok(registered)
     }
 
+    /// Whether a terminal was retired: one that was let in just before is to leave again.
+    pub fn is_retired(&self, terminal: TerminalId) -> bool {
+        self.terminals
+            .lock()
+            .get(&terminal)
+            .is_some_and(|known| known.retired.is_some())
+    }
+
     /// Ends the bank in order: commits what was posted, brings the `accounts` table up to date and empties the
     /// write-ahead log.
     ///

@@ -37,7 +37,7 @@ impl fmt::Display for Head {
 
 /// The chain, as far as it goes.
 #[derive(Debug)]
-pub(crate) struct Chain {
+pub struct Chain {
     head: Head,
     /// Of the commit under way.
     hash: Option<Blake2b<U32>>,
@@ -82,7 +82,7 @@ enum Link<'a> {
 
 impl Chain {
     /// A chain that goes on from `head`.
-    pub(crate) fn after(head: Head) -> Chain {
+    pub fn after(head: Head) -> Chain {
         Chain {
             head,
             hash: None,
@@ -105,7 +105,7 @@ impl Chain {
     }
 
     /// Links a row.
-    pub(crate) fn add_row(&mut self, row: &Row) {
+    pub fn add_row(&mut self, row: &Row) {
         self.add(&Link::Row {
             lsn: row.lsn.get(),
             time: row.moment.time.millis(),
@@ -141,7 +141,7 @@ impl Chain {
     }
 
     /// The head with all that was added since the last one: `None` if nothing was.
-    pub(crate) fn seal(&mut self) -> Option<Head> {
+    pub fn seal(&mut self) -> Option<Head> {
         let hash = self.hash.take()?;
         self.head = Head(hash.finalize().into());
         Some(self.head)

@@ -137,9 +137,18 @@ pub(crate) enum Update {
     /// When the next business date begins.
     CutOver(CutOver),
     /// Somebody wants a checkpoint, and to be told when it is done.
-    Checkpoint(std::sync::mpsc::Sender<Lsn>),
+    Checkpoint(std::sync::mpsc::Sender<Checkpointed>),
     /// A business date is closed.
     Closing(ClosingWithTotals),
+}
+
+/// A checkpoint that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpointed {
+    /// Up to here the tables of accounts are up to date.
+    pub lsn: Lsn,
+    /// Whether SQLite's whole log is copied into the database; a reader may be in the way.
+    pub whole_log: bool,
 }
 
 /// What an operator sets of an account.
@@ -372,6 +381,11 @@ impl Journal {
     /// The newest row, whether or not it is durable yet.
     pub fn appended_lsn(&self) -> Lsn {
         self.shared.queue.lock().last_lsn
+    }
+
+    /// The newest update, whether or not it is durable yet.
+    pub(crate) fn appended_update(&self) -> UpdateNumber {
+        UpdateNumber(self.shared.queue.lock().last_update)
     }
 
     /// Entries that wait for the journal's thread to take them.

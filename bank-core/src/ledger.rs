@@ -188,8 +188,8 @@ impl Ledger {
         })
     }
 
-    /// Does what an operator orders of one account: `decide` looks at it and says what becomes durable, and how the account
-    /// changes apart from the row.
+    /// Does what an operator orders of one account: `decide` looks at a copy of it and says what becomes durable; the status and limits
+    /// that it sets there become the account's.
     pub(crate) fn order<E>(
         &self,
         slots: Vec<Slot>,
@@ -198,13 +198,15 @@ impl Ledger {
         decide: impl FnOnce(&mut Account, Moment) -> Result<Ordered, E>,
     ) -> Result<(Action, Option<Row>, UpdateNumber), E> {
         account.cell.write(|account| {
-            let mut after = account.clone();
+            let mut after = account.without_recent_ids();
             let ordered = decide(&mut after, self.on_open_date(now))?;
             let (action, row, number) = self.journal.append_order(slots, ordered);
+            account.status = after.status;
+            account.overdraft_limit = after.overdraft_limit;
+            account.daily_limit = after.daily_limit;
             if let Some(row) = &row {
-                after.apply(&row.account_change());
+                account.apply(&row.account_change());
             }
-            *account = after;
             Ok((action, row, number))
         })
     }

@@ -106,7 +106,7 @@ pub const WAL_CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes of SQLite's page cache for the journal's connection: it appends, so it needs little.
 pub const WRITER_CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Connections that read the bank file at once. Statements and searches have their own bounds below, so that logins,
+/// Connections that read the bank file at once. Statements, searches and operators have their own bounds below, so that logins,
 /// which read one row, never wait for them.
 pub const READER_CONNECTIONS: usize = 8;
 
@@ -213,8 +213,20 @@ pub const MAX_OPERATOR_BYTES: usize = 32;
 /// Bytes of the reason that an operator gives: a sentence, since it is kept for ever.
 pub const MAX_REASON_BYTES: usize = 200;
 
+/// Accounts, rows or commands that an operator is shown at once at most: some megabytes. Of a statement, the command that reads the bank file shows all.
+pub const MAX_ADMIN_LINES: u32 = 10_000;
+
 /// For the reply to an operator's command. Interest on millions of accounts takes minutes.
 pub const ADMIN_REPLY_DEADLINE: Duration = Duration::from_mins(30);
+
+/// Rows of interest that are appended before a wait for the disk, so that customers' rows do not stand behind many more.
+pub const INTEREST_ROWS_AT_ONCE: u64 = 1024;
+
+/// Commands of operators that read much of the bank file at once, such as a list of accounts.
+pub const OPERATORS_READING: usize = 1;
+
+/// Rows of the journal that are added up before SQLite's log may start over, some hundredths of a second.
+pub const CLOSING_ROWS_AT_ONCE: u64 = 100_000;
 
 /// Accounts, rows or commands that an operator is shown at once, unless he says otherwise.
 pub const ADMIN_LINES: u32 = 100;
@@ -304,7 +316,7 @@ pub const DEMO_CONNECTIONS: usize = 16;
 pub const MAX_NOTICES: usize = 4;
 
 /// Characters of a notice that are shown: five lines of the narrowest terminal.
-pub const MAX_NOTICE_CHARS: usize = 200;
+pub const MAX_NOTICE_CHARS: usize = MAX_NOTICE_BYTES;
 
 /// Times in a row that a client takes in what the bank says unasked, a few KiB each time: more than all notices that it
 /// keeps. A bank that still goes on is not listened to any more.
@@ -389,7 +401,8 @@ const _: () = {
     assert!(MAX_NOTES_PER_DISPENSE <= MAX_CASSETTE_NOTES);
     assert!(MIN_PIN_DIGITS <= MAX_PIN_DIGITS);
     assert!(JOURNAL_QUEUE_ENTRIES as u64 * 4 < ACCOUNT_CHECKPOINT_ROWS);
-    assert!(READER_CONNECTIONS > STATEMENTS_AT_ONCE + SEARCHES_AT_ONCE);
+    // One more adds up the books for those who watch, and one reads for an operator's command that changes something.
+    assert!(READER_CONNECTIONS > STATEMENTS_AT_ONCE + SEARCHES_AT_ONCE + OPERATORS_READING + 2);
     assert!(RECENT_IDS >= JOURNAL_QUEUE_ENTRIES);
     assert!(RECENT_IDS_AGE.as_secs() > REPLY_DEADLINE.as_secs());
     assert!(REQUEST_DEADLINE.as_secs() <= IDLE_DEADLINE.as_secs());

@@ -7,7 +7,7 @@ use crate::action::Action;
 use crate::bank::{Bank, StatementError};
 use crate::bank_file::CardOfAccount;
 use crate::card::CardStatus;
-use crate::ids::{AccountId, Lsn};
+use crate::ids::AccountId;
 use crate::money::Money;
 
 /// Which accounts.
@@ -94,7 +94,6 @@ impl Bank {
             _ => None,
         };
         let mut count = 0;
-        let mut newest = Lsn::ZERO;
         let mut found = Vec::new();
         for id in self.ledger.account_ids() {
             if by_card.as_ref().is_some_and(|wanted| !wanted.contains(&id)) {
@@ -106,7 +105,6 @@ impl Bank {
             if filter.takes_account(&account) {
                 count += 1;
                 if found.len() < most {
-                    newest = newest.max(account.last_lsn);
                     found.push((account, Vec::new()));
                 }
             }
@@ -121,7 +119,10 @@ impl Bank {
                 found[place].1.push(card);
             }
         })?;
+        // Whatever was seen, terms that operators have set among it, was appended by now.
+        let (newest, update) = (self.journal().appended_lsn(), self.journal().appended_update());
         self.journal().durable(newest).wait()?;
+        self.journal().update_durable(update).wait()?;
         Ok(Accounts { found, count })
     }
 

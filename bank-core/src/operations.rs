@@ -15,9 +15,9 @@ use crate::cards::{CardCell, LiveCard};
 use crate::durable::JournalError;
 use crate::ids::{AccountId, CardId, CardNumber, Lsn, TerminalId};
 use crate::interest::{Period, Rate};
-use crate::journal::{AccountTerms, Ordered, Slot, Update, UpdateNumber};
+use crate::journal::{AccountTerms, Checkpointed, Ordered, Slot, Update, UpdateNumber};
 use crate::ledger::AccountHandle;
-use crate::limits::MAX_TERMINALS;
+use crate::limits::{INTEREST_ROWS_AT_ONCE, MAX_HOLDER_BYTES, MAX_TERMINALS};
 use crate::money::{Currency, Money};
 use crate::pin::{Pin, PinError};
 use crate::row::{Row, SystemAccount};
@@ -104,6 +104,22 @@ pub enum OperationError {
         /// The business date.
         today: BusinessDate,
     },
+    /// What is no holder's name.
+    #[error("a holder's name is 1 to {MAX_HOLDER_BYTES} bytes without control characters")]
+    InvalidHolder,
+    /// A limit or an opening balance below zero.
+    #[error("a balance to open with and a limit are not below zero")]
+    BelowZero,
+    /// Interest for that month was posted at another rate.
+    #[error(
+        "interest for {period} has been ordered as {before}: accounts that have not had it yet can only have the same"
+    )]
+    OtherRate {
+        /// Which month.
+        period: Period,
+        /// What was ordered.
+        before: String,
+    },
     /// A PIN that is guessed first.
     #[error("this PIN is too easy to guess: choose another")]
     WeakPin,
@@ -117,8 +133,8 @@ pub enum OperationError {
         /// When it ends.
         cut_over: CutOver,
     },
-    /// Another operator has just closed the date.
-    #[error("another operator has closed the date meanwhile: ask again for what it adds up to")]
+    /// Another operator has just closed a date: it is looked at once more.
+    #[error("another operator has closed a date meanwhile")]
     ClosedMeanwhile,
     /// There is no such terminal.
     #[error("there is no terminal {0}")]
@@ -198,6 +214,14 @@ impl Bank {
         instruction: &Instruction,
         wanted: &AccountTermsWanted,
     ) -> Result<Performed, OperationError> {
+        let sums = [
+            Some(wanted.balance),
+            Some(wanted.overdraft_limit),
+            wanted.daily_limit,
+        ];
+        if sums.into_iter().flatten().any(|sum| sum < Money::ZERO) {
+            return Err(OperationError::BelowZero);
+        }
         let sum = |sum| wanted.currency.format(sum);
         let subject = wanted
             .id
@@ -253,11 +277,14 @@ impl Bank {
         account: AccountId,
         pin: &Pin,
     ) -> Result<Performed, OperationError> {
+        if !(1..=MAX_HOLDER_BYTES).contains(&holder.len()) || holder.chars().any(char::is_control) {
+            return Err(OperationError::InvalidHolder);
+        }
         if pin.is_weak() && !self.allow_weak_pins {
             return Err(OperationError::WeakPin);
         }
         let pin = self.pin_threads.run(|| self.hash(pin))?;
-        let details = format!("card {number} for {holder}");
+        let details = format!("card {number}");
         let subject = format!("account {account}");
         self.operate(
             instruction,
@@ -351,6 +378,10 @@ impl Bank {
         account: AccountId,
         limits: NewLimits,
     ) -> Result<Performed, OperationError> {
+        let limits_given = [limits.overdraft, limits.daily.flatten()];
+        if limits_given.into_iter().flatten().any(|sum| sum < Money::ZERO) {
+            return Err(OperationError::BelowZero);
+        }
         let show = |name, limit: Option<String>| limit.map(|limit| format!("{name} {limit}"));
         let minor = |sum: Money| format!("{} minor units", sum.minor());
         let details: Vec<_> = [
@@ -393,7 +424,8 @@ impl Bank {
         amount: Money,
         against: SystemAccount,
     ) -> Result<Performed, OperationError> {
-        if amount == Money::ZERO || amount.minor() == i64::MIN {
+        let is_for_this = matches!(against, SystemAccount::Adjustment | SystemAccount::Suspense);
+        if amount == Money::ZERO || amount.minor() == i64::MIN || !is_for_this {
             return Err(OperationError::InvalidAmount);
         }
         let details = format!("{} minor units against {}", amount.minor(), against.name());
@@ -438,6 +470,9 @@ impl Bank {
             return Err(OperationError::FuturePeriod { period, today });
         }
         let details = format!("{rate} for {period}");
+        if let Some(before) = self.readers.other_interest(&details, period)? {
+            return Err(OperationError::OtherRate { period, before });
+        }
         let run = self.operate(
             instruction,
             "interest",
@@ -473,6 +508,10 @@ impl Bank {
                     posted.accounts += 1;
                     *posted.sums.entry(row.currency).or_default() += i128::from(row.amount.minor());
                     newest = row.lsn;
+                    // Customers' rows are not to queue behind those of a million accounts.
+                    if posted.accounts.is_multiple_of(INTEREST_ROWS_AT_ONCE) {
+                        self.journal().durable(newest).wait()?;
+                    }
                 }
                 Err(NotPosted::HasHadInterest) => {
                     // A row that it had just now may not be durable yet.
@@ -570,11 +609,13 @@ impl Bank {
         replace: bool,
     ) -> Result<Performed, OperationError> {
         let subject = format!("terminal {id}");
+        // So that the same order with another secret is another one.
+        let details = format!("the secret whose hash begins with {}", &secret.to_hex()[..16]);
         self.operate(
             instruction,
             "add-terminal",
             subject,
-            String::new(),
+            details,
             |_, slots, action, now| {
                 let mut terminals = self.terminals.lock();
                 let known = terminals.get(&id).copied();
@@ -678,57 +719,49 @@ impl Bank {
                 cut_over: self.cut_over(),
             });
         }
-        if let Some(report) = self.readers.day_report(through)? {
-            return Ok(report);
-        }
-        let mut report = None;
-        let details = format!("through {through}");
-        self.operate(
-            instruction,
-            "close-day",
-            String::new(),
-            details,
-            |_, slots, action, now| {
-                // Somebody may have closed it meanwhile.
-                if let Some(done) = self.readers.day_report(through)? {
-                    report = Some(done);
+        loop {
+            if let Some(report) = self.readers.day_report(through)? {
+                return Ok(report);
+            }
+            // Before anything is locked that other operators wait for, since a long journal takes long.
+            let previous = self.readers.newest_closing()?;
+            self.ledger.close_through(through);
+            let last_lsn = self.journal().appended_lsn();
+            self.journal().durable(last_lsn).wait()?;
+            let mut computed = self.readers.compute_closing(Closing {
+                through,
+                time: self.now().time,
+                last_lsn,
+                next_lsn: last_lsn.next(),
+                operator: instruction.operator().to_owned(),
+            })?;
+            let details = format!("through {through}");
+            let perform = |_: &mut Option<CardId>, slots, action: Action, now: Moment| {
+                if self.readers.newest_closing()? != previous {
                     return Err(OperationError::ClosedMeanwhile);
                 }
-                self.ledger.close_through(through);
-                let last_lsn = self.journal().appended_lsn();
-                self.journal().durable(last_lsn).wait()?;
-                let computed = self.readers.compute_closing(Closing {
-                    through,
-                    time: now.time,
-                    last_lsn,
-                    next_lsn: last_lsn.next(),
-                    operator: action.operator.clone(),
-                })?;
+                computed.report.closing.time = now.time;
                 let ordered = Ordered {
                     action,
                     row: None,
                     updates: vec![Update::Closing(computed.to_closing())],
                 };
-                report = Some(computed.report);
                 Ok(self.journal().append_order(slots, ordered))
-            },
-        )?;
-        match report {
-            Some(report) => Ok(report),
-            // The request was carried out before, for this date.
-            None => Ok(self
-                .readers
-                .day_report(through)?
-                .ok_or_else(|| BankFileError::damaged(format!("the closing of {through} is missing")))?),
+            };
+            match self.operate(instruction, "close-day", String::new(), details, perform) {
+                Ok(_) => return Ok(computed.report),
+                Err(OperationError::ClosedMeanwhile) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 
     /// Brings the tables of accounts up to date with the journal and copies SQLite's log into the database, which is done now and then
-    /// without being asked, too. Commits wait while the log is copied. Gives the row up to which the tables are up to date.
+    /// without being asked, too. Commits wait while the log is copied.
     ///
     /// # Errors
     /// If the journal has ended.
-    pub fn checkpoint(&self) -> Result<Lsn, JournalError> {
+    pub fn checkpoint(&self) -> Result<Checkpointed, JournalError> {
         let slot = self.journal().reserve_blocking()?;
         let (done, told) = std::sync::mpsc::channel();
         let number = self.journal().append_update(slot, Update::Checkpoint(done));
@@ -836,7 +869,7 @@ impl Bank {
         self.journal().update_durable(number).wait()?;
         tracing::info!(
             action = %action.id, operator = action.operator, command = action.command, subject = action.subject,
-            details = action.details, reason = action.reason, "an operator's command was carried out"
+            "an operator's command was carried out"
         );
         Ok(Performed {
             action,
@@ -1296,6 +1329,20 @@ mod tests {
         bank.close().unwrap();
         let whole = verify_with_receipts(&site.path(), &receipts).unwrap();
         assert!(whole.holds(), "{:#?}", whole.problems);
+
+        // The newest head is of a commit of actions alone as well as of one with rows.
+        let bank = site.open();
+        bank.set_status(&instruction(), id(5), AccountStatus::Open)
+            .unwrap();
+        bank.close().unwrap();
+        drop(bank);
+        let whole = verify(&site.path()).unwrap();
+        let newest: ReceiptHead = format!("{}:{}", whole.lsn, whole.head.unwrap()).parse().unwrap();
+        let of_its_row = receipts.iter().chain([&newest]).cloned().collect::<Vec<_>>();
+        let again = verify_with_receipts(&site.path(), &of_its_row).unwrap();
+        assert!(again.holds(), "{:#?}", again.problems);
+        let wrong: ReceiptHead = format!("{}:{}", whole.lsn, crate::Head::FIRST).parse().unwrap();
+        assert!(!verify_with_receipts(&site.path(), &[wrong]).unwrap().holds());
 
         let copy = site.path().with_file_name("copy.db");
         let problems = |change: &str| {

@@ -70,15 +70,16 @@ impl Bank {
     /// # Errors
     /// [`TrialBalanceError`].
     pub fn trial_balance(&self) -> Result<TrialBalance, TrialBalanceError> {
-        self.add_up(self.ledger.account_ids())
+        self.add_up(|| self.ledger.account_ids())
     }
 
-    fn add_up(
+    fn add_up<A: IntoIterator<Item = AccountId>>(
         &self,
-        accounts: impl IntoIterator<Item = AccountId>,
+        accounts: impl FnOnce() -> A,
     ) -> Result<TrialBalance, TrialBalanceError> {
         let lsn = self.journal().appended_lsn();
-        let Walk { mut sums, newer } = self.walk(lsn, accounts);
+        // Only now: an account that was opened up to that row is among them then.
+        let Walk { mut sums, newer } = self.walk(lsn, accounts());
         // The bank's totals are as of a commit that has begun, so that one has begun which has all these rows.
         self.journal().durable(lsn).wait()?;
         let books_lsn = {
@@ -206,7 +207,7 @@ mod tests {
                 },
             );
         });
-        let balance = bank.add_up(busy).unwrap();
+        let balance = bank.add_up(|| busy).unwrap();
         assert_eq!(
             balance,
             TrialBalance {

@@ -1,13 +1,16 @@
 //! The client handler for operators.
 
+use std::io;
 use std::sync::Arc;
 
 use bank_core::Bank;
-use bank_core::limits::{MAX_ADMIN_LINE_BYTES, MAX_ADMIN_REPLY_BYTES, REQUEST_DEADLINE, WRITE_DEADLINE};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use bank_core::limits::{
+    MAX_ADMIN_LINE_BYTES, MAX_ADMIN_REPLY_BYTES, OPERATORS_READING, REQUEST_DEADLINE, WRITE_DEADLINE,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::SocketAddr;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +26,8 @@ use crate::sessions::Sessions;
 pub(crate) struct AdminHandler {
     bank: Arc<Bank>,
     sessions: Arc<Sessions>,
+    /// For commands that read much of the bank file.
+    reading: Semaphore,
     /// Told when the server is to end.
     shutdown: Arc<Notify>,
 }
@@ -32,13 +37,15 @@ impl AdminHandler {
         AdminHandler {
             bank,
             sessions,
+            reading: Semaphore::new(OPERATORS_READING),
             shutdown,
         }
     }
 
-    async fn execute(&self, request: AdminRequest, operator: u32) -> AdminReply {
-        tracing::info!(operator, command = request.name(), "an operator asks");
-        match request {
+    /// Does what is asked. `None`: whether it was done is not known, and so is not answered.
+    async fn execute(&self, request: AdminRequest, operator: u32) -> Option<AdminReply> {
+        let (command, user) = (request.name(), user_name(operator));
+        let reply = match request {
             AdminRequest::Sessions {} => sessions::list(&self.sessions),
             AdminRequest::Disconnect { session, terminal } => {
                 sessions::disconnect(&self.sessions, session, terminal.as_deref())
@@ -58,17 +65,29 @@ impl AdminHandler {
                     AdminRequest::RetireTerminal { terminal, .. } => Some(terminal.clone()),
                     _ => None,
                 };
-                let (bank, user) = (Arc::clone(&self.bank), user_name(operator));
-                let reply = spawn_blocking(move || operations::execute(&bank, request, &user))
-                    .await
-                    .unwrap_or_else(|_| AdminReply::refused("the server is ending"));
+                let _turn = match request.reads_much() {
+                    true => self.reading.acquire().await.ok(),
+                    false => None,
+                };
+                let (bank, by) = (Arc::clone(&self.bank), user.clone());
+                let done = spawn_blocking(move || operations::execute(&bank, request, &by)).await;
+                let Ok(Ok(reply)) = done else {
+                    tracing::warn!(
+                        command,
+                        "left an operator unanswered, since the journal has ended"
+                    );
+                    return None;
+                };
                 if let (true, Some(terminal)) = (reply.done, retired) {
                     // Whether or not it is here just now.
                     let _ = sessions::disconnect(&self.sessions, None, Some(&terminal));
                 }
                 reply
             }
-        }
+        };
+        let told = reply.message.lines().next().unwrap_or_default();
+        tracing::info!(user, command, done = reply.done, told, "an operator has asked");
+        Some(reply)
     }
 }
 
@@ -95,38 +114,60 @@ impl ClientHandler<UnixStream, SocketAddr> for AdminHandler {
     async fn handle(&self, mut stream: UnixStream, _: SocketAddr, shutdown: CancellationToken) {
         let operator = match operator(&stream) {
             Ok(operator) => operator,
-            Err(error) => return tracing::warn!(%error, "refused a connection to the operators' socket"),
+            Err(error) => {
+                tracing::warn!(%error, "refused a connection to the operators' socket");
+                return say(
+                    &mut stream,
+                    &AdminReply::refused("only the server's own user, or root, is an operator"),
+                )
+                .await;
+            }
         };
-        let (reader, mut writer) = stream.split();
-        // With room for all of it, lest a PIN should be left behind where it was before it grew.
+        // With room for all of it, and read without any buffer between, lest a PIN should be left behind.
         let mut line = Zeroizing::new(Vec::with_capacity(MAX_ADMIN_LINE_BYTES));
-        let mut reader = BufReader::new(reader.take(MAX_ADMIN_LINE_BYTES as u64));
         let read = tokio::select! {
-            read = timeout(REQUEST_DEADLINE, reader.read_until(b'\n', &mut line)) => read,
+            read = timeout(REQUEST_DEADLINE, read_line(&mut stream, &mut line)) => read,
             () = shutdown.cancelled() => return,
         };
-        if !matches!(read, Ok(Ok(1..))) {
+        if !matches!(read, Ok(Ok(()))) || line.is_empty() {
             return;
         }
         let reply = match serde_json::from_slice(&line) {
-            Ok(request) => self.execute(request, operator).await,
+            Ok(request) => match self.execute(request, operator).await {
+                Some(reply) => reply,
+                None => return,
+            },
             Err(error) => AdminReply::refused(format!("the request was not understood: {error}")),
         };
-        let mut reply = serde_json::to_vec(&reply).expect("a reply is JSON");
-        if reply.len() >= MAX_ADMIN_REPLY_BYTES {
-            let error = format!(
-                "the answer has {} bytes, and {MAX_ADMIN_REPLY_BYTES} are the most: ask for less",
-                reply.len()
-            );
-            reply = serde_json::to_vec(&AdminReply::refused(error)).expect("a reply is JSON");
-        }
-        reply.push(b'\n');
-        // What was done stays done, whether or not the operator hears of it.
-        let _ = timeout(WRITE_DEADLINE, writer.write_all(&reply)).await;
+        say(&mut stream, &reply).await;
     }
 
-    /// Without words: there are as many operators as nobody has.
-    async fn refuse(&self, stream: UnixStream) {
-        drop(stream);
+    async fn refuse(&self, mut stream: UnixStream) {
+        let busy = "there are as many operators as are served at once, so nothing was done: try again later";
+        say(&mut stream, &AdminReply::refused(busy)).await;
     }
+}
+
+/// Reads until a line has ended, the other side has, or the line is too long.
+async fn read_line(stream: &mut UnixStream, line: &mut Vec<u8>) -> io::Result<()> {
+    while line.len() < line.capacity() && !line.ends_with(b"\n") {
+        if stream.read_buf(line).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a reply. What was done stays done, whether or not the operator hears of it.
+async fn say(stream: &mut UnixStream, reply: &AdminReply) {
+    let mut line = serde_json::to_vec(reply).expect("a reply is JSON");
+    if line.len() >= MAX_ADMIN_REPLY_BYTES {
+        let error = format!(
+            "the answer has {} bytes, and {MAX_ADMIN_REPLY_BYTES} are the most: ask for less",
+            line.len()
+        );
+        line = serde_json::to_vec(&AdminReply::refused(error)).expect("a reply is JSON");
+    }
+    line.push(b'\n');
+    let _ = timeout(WRITE_DEADLINE, stream.write_all(&line)).await;
 }

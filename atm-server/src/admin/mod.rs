@@ -260,6 +260,17 @@ impl AdminRequest {
         )
     }
 
+    /// Whether it may read much of the bank file.
+    pub fn reads_much(&self) -> bool {
+        matches!(
+            self,
+            AdminRequest::Accounts { .. }
+                | AdminRequest::Statement { .. }
+                | AdminRequest::Actions { .. }
+                | AdminRequest::CloseDay { .. }
+        )
+    }
+
     /// Its name on the command line and in the log.
     pub fn name(&self) -> &'static str {
         match self {

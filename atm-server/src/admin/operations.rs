@@ -5,13 +5,14 @@ use std::fmt::Display;
 use bank_core::account::AccountStatus;
 use bank_core::bank_file::{CardOfAccount, DayReport};
 use bank_core::card::CardStatus;
-use bank_core::limits::MAX_STATEMENT_LINES;
+use bank_core::journal::Checkpointed;
+use bank_core::limits::MAX_ADMIN_LINES;
 use bank_core::listing::AccountFilter;
-use bank_core::operations::{AccountTermsWanted, InterestPosted, NewLimits};
+use bank_core::operations::{AccountTermsWanted, InterestPosted, NewLimits, OperationError};
 use bank_core::row::SystemAccount;
 use bank_core::{
-    Account, AccountId, Action, Bank, CardNumber, Currency, Instruction, Lsn, Money, Performed, Pin, Row,
-    SecretHash, TerminalId, TxnId, Unblocked,
+    Account, AccountId, Action, Bank, CardNumber, Currency, Instruction, JournalError, Lsn, Money, Performed,
+    Pin, Row, SecretHash, TerminalId, TxnId, Unblocked,
 };
 use serde_json::{Value, json};
 
@@ -21,13 +22,47 @@ use crate::rows::RowFields;
 use crate::{day_report, rows};
 
 /// A reply, or why there is none of what was asked for.
-type Answer = Result<AdminReply, String>;
+type Answer = Result<AdminReply, Failure>;
+
+/// Why something was not done.
+enum Failure {
+    /// For this reason.
+    Refused(String),
+    /// Or was it? The journal has ended while it was on its way.
+    InDoubt(JournalError),
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Failure {
+        Failure::Refused(reason)
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(reason: &str) -> Failure {
+        Failure::Refused(reason.to_owned())
+    }
+}
+
+impl From<OperationError> for Failure {
+    fn from(error: OperationError) -> Failure {
+        match error {
+            OperationError::Journal(error) => Failure::InDoubt(error),
+            error => Failure::Refused(error.to_string()),
+        }
+    }
+}
 
 /// Carries out what concerns the bank itself. It blocks until that is durable.
-pub(super) fn execute(bank: &Bank, request: AdminRequest, user: &str) -> AdminReply {
-    Operation { bank, user }
-        .execute(request)
-        .unwrap_or_else(AdminReply::refused)
+///
+/// # Errors
+/// If the journal has ended meanwhile: then nothing may be answered.
+pub(super) fn execute(bank: &Bank, request: AdminRequest, user: &str) -> Result<AdminReply, JournalError> {
+    match (Operation { bank, user }).execute(request) {
+        Ok(reply) => Ok(reply),
+        Err(Failure::Refused(reason)) => Ok(AdminReply::refused(reason)),
+        Err(Failure::InDoubt(error)) => Err(error),
+    }
 }
 
 struct Operation<'a> {
@@ -62,8 +97,7 @@ impl Operation<'_> {
                     daily_limit: daily.map(|sum| currency.parse(&sum)).transpose().map_err(text)?,
                 };
                 let performed = bank
-                    .open_account(&self.instruction(&by)?, &wanted)
-                    .map_err(text)?;
+                    .open_account(&self.instruction(&by)?, &wanted)?;
                 self.posted("opened", &performed)
             }
             AdminRequest::AddCard {
@@ -74,13 +108,9 @@ impl Operation<'_> {
                 by,
             } => {
                 let (number, pin) = (card_number(&card)?, new_pin(&pin)?);
-                if holder.trim().is_empty() || holder.chars().any(char::is_control) {
-                    return Err("a card needs a holder's name, without control characters".into());
-                }
                 let id = account_id(account)?;
                 let performed = bank
-                    .add_card(&self.instruction(&by)?, &number, holder.trim(), id, &pin)
-                    .map_err(text)?;
+                    .add_card(&self.instruction(&by)?, &number, holder.trim(), id, &pin)?;
                 Ok(done(
                     &performed,
                     format!("card {number} for {} opens account {account}", holder.trim()),
@@ -105,14 +135,12 @@ impl Operation<'_> {
             AdminRequest::Interest { rate, period, by } => {
                 let (rate, period) = (rate.parse().map_err(text)?, period.parse().map_err(text)?);
                 let posted = bank
-                    .post_interest(&self.instruction(&by)?, rate, period)
-                    .map_err(text)?;
+                    .post_interest(&self.instruction(&by)?, rate, period)?;
                 Ok(interest(&posted, &format!("{rate} for {period}")))
             }
             AdminRequest::UnblockCard { card, by } => {
                 let (found, performed) = bank
-                    .unblock_card(&self.instruction(&by)?, &card_number(&card)?)
-                    .map_err(text)?;
+                    .unblock_card(&self.instruction(&by)?, &card_number(&card)?)?;
                 let message = match found {
                     Unblocked::WasBlocked | Unblocked::Before => {
                         format!("card {card} is unblocked, and has all its tries")
@@ -131,9 +159,11 @@ impl Operation<'_> {
             AdminRequest::ResetPin { card, pin, by } => {
                 let pin = new_pin(&pin)?;
                 let performed = bank
-                    .reset_pin(&self.instruction(&by)?, &card_number(&card)?, &pin)
-                    .map_err(text)?;
-                let message = format!("card {card} has a new PIN and all its tries");
+                    .reset_pin(&self.instruction(&by)?, &card_number(&card)?, &pin)?;
+                let mut message = format!("card {card} has a new PIN and all its tries");
+                if performed.before {
+                    message += "; the PIN is that of the first time";
+                }
                 Ok(done(&performed, message, json!({})))
             }
             AdminRequest::AddTerminal {
@@ -146,22 +176,20 @@ impl Operation<'_> {
                 let hash = SecretHash::from_hex(&secret_hash)
                     .ok_or("a secret's hash is 64 hexadecimal digits")?;
                 let performed = bank
-                    .add_terminal(&self.instruction(&by)?, id, hash, replace)
-                    .map_err(text)?;
+                    .add_terminal(&self.instruction(&by)?, id, hash, replace)?;
                 let message = format!("terminal {id} may come in with its secret");
                 Ok(done(&performed, message, json!({ "terminal": terminal })))
             }
             AdminRequest::RetireTerminal { terminal, by } => {
                 let id = TerminalId::new(&terminal).map_err(text)?;
                 let performed = bank
-                    .retire_terminal(&self.instruction(&by)?, id)
-                    .map_err(text)?;
+                    .retire_terminal(&self.instruction(&by)?, id)?;
                 let message = format!("terminal {id} comes in no more");
                 Ok(done(&performed, message, json!({ "terminal": terminal })))
             }
             AdminRequest::Statement { account, lines } => self.statement(account, lines),
             AdminRequest::Actions { lines } => {
-                let actions = bank.actions(lines as usize).map_err(text)?;
+                let actions = bank.actions(lines.min(MAX_ADMIN_LINES) as usize).map_err(text)?;
                 Ok(list_actions(&actions))
             }
             AdminRequest::CloseDay { date, by } => {
@@ -170,8 +198,7 @@ impl Operation<'_> {
                     None => bank.now().date.previous(),
                 };
                 let report = bank
-                    .close_day(&self.instruction(&by)?, through)
-                    .map_err(text)?;
+                    .close_day(&self.instruction(&by)?, through)?;
                 Ok(closed(&report))
             }
             AdminRequest::CutOver { time: None, .. } => Ok(AdminReply::done(format!(
@@ -183,19 +210,21 @@ impl Operation<'_> {
             AdminRequest::CutOver { time: Some(time), by } => {
                 let cut_over = time.parse().map_err(text)?;
                 let performed = bank
-                    .set_cut_over(&self.instruction(&by)?, cut_over)
-                    .map_err(text)?;
+                    .set_cut_over(&self.instruction(&by)?, cut_over)?;
                 let message = format!("the next business date begins at {cut_over} UTC from now on");
                 Ok(done(&performed, message, json!({ "cut_over": cut_over.to_string() })))
             }
             AdminRequest::Checkpoint {} => {
-                let lsn = bank.checkpoint().map_err(text)?;
-                Ok(AdminReply::done(format!(
-                    "the tables are up to date as of row {lsn}, and the log is copied into the bank file"
-                ))
-                .with(json!({ "lsn": lsn.get() })))
+                let Checkpointed { lsn, whole_log } = bank.checkpoint().map_err(Failure::InDoubt)?;
+                let log = if whole_log {
+                    "and the log is copied into the bank file"
+                } else {
+                    "but another program that reads the bank file keeps part of the log from being copied"
+                };
+                Ok(AdminReply::done(format!("the tables are up to date as of row {lsn}, {log}"))
+                    .with(json!({ "lsn": lsn.get(), "whole_log": whole_log })))
             }
-            other => Err(format!("{} is no command about the bank itself", other.name())),
+            other => Err(format!("{} is no command about the bank itself", other.name()).into()),
         }
     }
 
@@ -217,8 +246,7 @@ impl Operation<'_> {
     fn set_status(&self, account: u64, status: AccountStatus, by: &By) -> Answer {
         let performed = self
             .bank
-            .set_status(&self.instruction(by)?, account_id(account)?, status)
-            .map_err(text)?;
+            .set_status(&self.instruction(by)?, account_id(account)?, status)?;
         let message = match status {
             AccountStatus::Open => format!("account {account} is of use again"),
             AccountStatus::Frozen => {
@@ -248,8 +276,7 @@ impl Operation<'_> {
         };
         let performed = self
             .bank
-            .set_limits(&self.instruction(by)?, account_id(number)?, limits)
-            .map_err(text)?;
+            .set_limits(&self.instruction(by)?, account_id(number)?, limits)?;
         let said = [
             overdraft.map(|sum| format!("may be overdrawn by {sum} {currency}")),
             daily.map(|sum| match sum {
@@ -278,18 +305,19 @@ impl Operation<'_> {
             .ok_or("an adjustment is against \"adjustment\" or \"suspense\"")?;
         let performed = self
             .bank
-            .adjust(&self.instruction(by)?, account_id(number)?, sum, against)
-            .map_err(text)?;
+            .adjust(&self.instruction(by)?, account_id(number)?, sum, against)?;
         self.posted("adjusted", &performed)
     }
 
     /// The receipt of a posting.
     fn posted(&self, what: &str, performed: &Performed) -> Answer {
         let row = performed.row.ok_or("the posting is missing")?;
-        let head = match self.bank.head_at_hand(row.lsn) {
-            Some(head) => head,
-            None => self.bank.head_at(row.lsn).map_err(text)?,
-        };
+        // What was done stays done, whether or not its head can be read.
+        let head = self
+            .bank
+            .head_at_hand(row.lsn)
+            .or_else(|| self.bank.head_at(row.lsn).ok())
+            .map(|head| head.to_string());
         let Row {
             lsn,
             account,
@@ -298,11 +326,12 @@ impl Operation<'_> {
         } = row;
         let (amount, balance) = (currency.format(row.amount), currency.format(row.balance));
         let message = format!(
-            "account {account} {what}: {amount} {currency}, balance {balance} {currency}\nrecord {lsn}:{head}"
+            "account {account} {what}: {amount} {currency}, balance {balance} {currency}\nrecord {lsn}:{}",
+            head.as_deref().unwrap_or("?")
         );
         let data = json!({
             "lsn": lsn.get(), "time": row.moment.time.rfc3339(), "account": account.get(), "amount": amount,
-            "balance": balance, "currency": currency.code(), "head": head.to_string(),
+            "balance": balance, "currency": currency.code(), "head": head,
         });
         Ok(done(performed, message, data))
     }
@@ -310,7 +339,7 @@ impl Operation<'_> {
     fn accounts(&self, filter: &str, lines: u32) -> Answer {
         let listed = self
             .bank
-            .accounts(&AccountFilter::of(filter), lines as usize)
+            .accounts(&AccountFilter::of(filter), lines.min(MAX_ADMIN_LINES) as usize)
             .map_err(text)?;
         let data = listed.found.iter().map(|(account, cards)| {
             let sum = |sum: Money| account.currency.format(sum);
@@ -344,7 +373,7 @@ impl Operation<'_> {
             (0, _) => "no such account".to_owned(),
             (count, shown) if shown < count => {
                 format!(
-                    "{}\n{shown} of {count} accounts: --lines shows more, --filter others",
+                    "{}\n{shown} of {count} accounts: --lines shows more, up to {MAX_ADMIN_LINES}, and --filter others",
                     draw(columns, &table)
                 )
             }
@@ -355,7 +384,7 @@ impl Operation<'_> {
 
     fn statement(&self, number: u64, lines: u32) -> Answer {
         let account = self.account(number)?;
-        let lines = (lines as usize).min(MAX_ADMIN_STATEMENT_LINES);
+        let lines = lines.min(MAX_ADMIN_LINES) as usize;
         let (balance, lines) = self.bank.statement(&account, lines).map_err(text)?;
         let data: Vec<_> = lines
             .iter()
@@ -404,9 +433,6 @@ impl Operation<'_> {
         Ok(AdminReply::done(message).with(data))
     }
 }
-
-/// Rows of a statement over the operators' socket at most: the command `statement` reads as many as there are from the bank file.
-const MAX_ADMIN_STATEMENT_LINES: usize = 100 * MAX_STATEMENT_LINES as usize;
 
 fn cells(account: &Account, cards: &[CardOfAccount]) -> [String; 7] {
     let sum = |sum: Money| account.currency.format(sum);
@@ -492,8 +518,8 @@ fn interest(posted: &InterestPosted, what: &str) -> AdminReply {
         })
         .collect();
     AdminReply::done(message).with(json!({
-        "action": posted.action.id.get(), "accounts": posted.accounts, "sums": sums, "before": posted.before,
-        "none": posted.none, "cannot_hold": posted.cannot_hold.iter().map(|id| id.get()).collect::<Vec<_>>(),
+        "action": posted.action.id.get(), "request_id": posted.action.request.to_string(), "accounts": posted.accounts,
+        "sums": sums, "had_before": posted.before, "none": posted.none, "cannot_hold": posted.cannot_hold.iter().map(|id| id.get()).collect::<Vec<_>>(),
     }))
 }
 
@@ -551,7 +577,7 @@ fn card_number(text_: &str) -> Result<CardNumber, String> {
     CardNumber::new(text_).map_err(text)
 }
 
-/// A PIN that an operator gives. Whether it is easy to guess is the operator's to know.
+/// A PIN that an operator gives. The bank refuses it if it is easy to guess, unless it allows such PINs.
 fn new_pin(digits: &PinDigits) -> Result<Pin, String> {
     Pin::new(digits.0.as_bytes()).map_err(text)
 }

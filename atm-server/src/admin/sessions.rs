@@ -33,7 +33,7 @@ pub(super) fn list(sessions: &Sessions) -> AdminReply {
             "tls": session.shown.tls,
             "proof": session.shown.proof,
             "peer": session.peer.to_string(),
-            "since": session.since.millis(),
+            "since": session.since.rfc3339(),
             "account": session.account.map(AccountId::get),
             "last_request": session.last_request.map(|(kind, _)| kind.name()),
             "idle_ms": session.last_request.map(|(_, ago)| ago.as_millis() as u64),

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use bank_core::limits::MAX_PIN_DIGITS;
 use bank_core::protocol::Secret;
-use bank_core::{TerminalId, TerminalSecret, TxnId};
+use bank_core::{TerminalSecret, TxnId};
 use zeroize::Zeroizing;
 
-use super::{Ended, Error, say};
+use super::{Ended, Error, failed, say};
 use crate::admin::{self, AdminReply, AdminRequest, AskError, By, PinDigits};
 use crate::args::{AdminArgs, AdminCommand};
 
@@ -18,21 +18,59 @@ pub(super) fn administer(args: AdminArgs) -> Result<Ended, Error> {
         reason: args.reason,
         request_id: Some(id.to_string()),
     };
-    let ask = |request: &AdminRequest| {
-        admin::ask(&args.admin_socket, request).map_err(|error| match error {
-            AskError::Lost(_) | AskError::NotUnderstood(_) if request.is_change() => {
-                format!("{error}. Ask again with --request-id {id}: what was done is not done twice").into()
-            }
-            error => Error::from(error),
-        })
-    };
-    let reply = match args.command {
+    let (request, asked) = match args.command {
         AdminCommand::AddTerminal {
             terminal,
             secret_file,
             replace,
-        } => add_terminal(terminal, &secret_file, replace, by, ask)?,
-        command => ask(&request(command, by)?)?,
+        } => {
+            // Asked for again, the secret is that of the first time.
+            let again = args.request_id.is_some() && secret_file.exists();
+            let secret = if again {
+                TerminalSecret::read(&secret_file)?
+            } else {
+                TerminalSecret::create(&secret_file)?
+            };
+            let request = AdminRequest::AddTerminal {
+                terminal: terminal.to_string(),
+                secret_hash: secret.hash().to_hex(),
+                replace,
+                by,
+            };
+            let asked = admin::ask(&args.admin_socket, &request);
+            if !again
+                && matches!(
+                    &asked,
+                    Ok(AdminReply { done: false, .. }) | Err(AskError::Unreachable { .. })
+                )
+            {
+                // It opens nothing, so nobody is to take it for one that does.
+                let _ = std::fs::remove_file(&secret_file);
+            }
+            (request, asked)
+        }
+        command => {
+            let request = request(command, by)?;
+            let asked = admin::ask(&args.admin_socket, &request);
+            (request, asked)
+        }
+    };
+    let reply = match asked {
+        Ok(reply) => reply,
+        Err(error @ (AskError::Lost(_) | AskError::NotUnderstood(_))) if request.is_change() => {
+            let message =
+                format!("{error}. Ask again with --request-id {id}: what was done is not done twice");
+            if args.json {
+                say(format_args!(
+                    "{}",
+                    serde_json::json!({ "done": null, "request_id": id.to_string(), "message": message })
+                ));
+            } else {
+                failed(&*Error::from(message));
+            }
+            return Ok(Ended::InDoubt);
+        }
+        Err(error) => return Err(error.into()),
     };
     if args.json {
         say(format_args!("{}", reply.to_json()));
@@ -149,32 +187,6 @@ fn request(command: AdminCommand, by: By) -> Result<AdminRequest, Error> {
         } => AdminRequest::Broadcast { text, minutes },
         AdminCommand::Broadcast { text: None, .. } => AdminRequest::ClearBroadcast {},
         AdminCommand::Shutdown => AdminRequest::Shutdown {},
-    })
-}
-
-/// Makes the secret here, so that only its hash goes to the server, and takes it back if the server does not take it.
-fn add_terminal(
-    terminal: TerminalId,
-    secret_file: &Path,
-    replace: bool,
-    by: By,
-    ask: impl FnOnce(&AdminRequest) -> Result<AdminReply, Error>,
-) -> Result<AdminReply, Error> {
-    let secret = TerminalSecret::create(secret_file)?;
-    let reply = ask(&AdminRequest::AddTerminal {
-        terminal: terminal.to_string(),
-        secret_hash: secret.hash().to_hex(),
-        replace,
-        by,
-    })?;
-    if !reply.done {
-        // It opens nothing, so nobody is to take it for one that does.
-        let _ = std::fs::remove_file(secret_file);
-        return Ok(reply);
-    }
-    Ok(AdminReply {
-        message: format!("{}, which is in {}", reply.message, secret_file.display()),
-        ..reply
     })
 }
 

@@ -34,6 +34,8 @@ pub enum Ended {
     Usage = 2,
     /// A commit to the bank file failed while serving.
     Poisoned = 3,
+    /// Whether a running server did it is not known.
+    InDoubt = 5,
 }
 
 impl From<Ended> for ExitCode {

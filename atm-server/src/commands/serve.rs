@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 
+use bank_core::limits::ADMIN_CONNECTIONS;
 use bank_core::{Bank, JournalError, Peppers, bank_file};
 
 use super::{Ended, Error, failed, say};
@@ -24,7 +25,7 @@ pub(super) fn serve(args: ServeArgs, settings: &Settings) -> Ended {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .worker_threads(config.workers)
-                .max_blocking_threads(BlockingWork::threads() + 3)
+                .max_blocking_threads(BlockingWork::threads() + ADMIN_CONNECTIONS + 3)
                 .build()?;
             let served = runtime.block_on(serve_bank(config));
             // A search that is under way changes nothing any more, and nobody waits for it.

@@ -447,10 +447,9 @@ fn what_is_there(bank: &Path, copy: &Path) -> Result<Found, BankFileError> {
         return Ok(Found::Nothing);
     }
     let newer = (|| {
-        let mut connection = connect(bank, Access::ReadWrite)?;
-        make_durable(&connection, bank)?;
-        schema::upgrade(&mut connection)?;
-        compare(&connection, copy)
+        make_durable(&connect(bank, Access::ReadWrite)?, bank)?;
+        // As it is: a bank that is not replaced is not brought to another version, either.
+        compare(&connect(bank, Access::ReadOnly)?, copy)
     })();
     match newer {
         Ok(newer) => Ok(Found::Bank(newer)),
@@ -462,7 +461,7 @@ fn what_is_there(bank: &Path, copy: &Path) -> Result<Found, BankFileError> {
     }
 }
 
-/// What a bank has that a copy has not. Both have the same tables.
+/// What a bank has that a copy has not. Both show the same tables.
 fn compare(bank: &Connection, copy: &Path) -> Result<Newer, BankFileError> {
     let sqlite = BankFileError::sqlite("comparing the bank with the copy");
     let no_text = || BankFileError::io(copy)(io::ErrorKind::InvalidFilename.into());
@@ -476,7 +475,7 @@ fn compare(bank: &Connection, copy: &Path) -> Result<Newer, BankFileError> {
     };
     let changed = |table: &str, columns: &str| -> Result<u64, BankFileError> {
         let changed = format!(
-            "SELECT count(*) FROM (SELECT {columns} FROM main.{table} EXCEPT SELECT {columns} FROM copy.{table})"
+            "SELECT count(*) FROM (SELECT {columns} FROM {table} EXCEPT SELECT {columns} FROM copy.{table})"
         );
         let count = bank.query_row(&changed, [], |row| row.get::<_, i64>(0));
         count.map(i64::unsigned_abs).map_err(&sqlite)
@@ -496,7 +495,7 @@ fn last_common_row(bank: &Connection) -> Result<Lsn, BankFileError> {
     let sqlite = BankFileError::sqlite("comparing the journals");
     let mut is_same = bank
         .prepare(&format!(
-            "SELECT {JOURNAL_COLUMNS} FROM main.journal WHERE lsn = ?1
+            "SELECT {JOURNAL_COLUMNS} FROM journal WHERE lsn = ?1
              INTERSECT SELECT {JOURNAL_COLUMNS} FROM copy.journal WHERE lsn = ?1"
         ))
         .map_err(&sqlite)?;

@@ -3,12 +3,12 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::BankFileError;
-use super::rows::read_row;
-use super::schema::{ACTION_COLUMNS, INSERT_COMMIT, JOURNAL_READ};
+use super::closing::each_row;
+use super::rows::read_last_lsn;
+use super::schema::{ACTION_COLUMNS, INSERT_COMMIT};
 use crate::action::Action;
 use crate::chain::{Chain, Head};
-use crate::ids::{AccountId, ActionId, Lsn, TxnId};
-use crate::money::Currency;
+use crate::ids::{ActionId, Lsn, TxnId};
 use crate::time::Timestamp;
 
 /// Where the chain goes on.
@@ -149,22 +149,8 @@ pub(super) fn read_action(columns: &rusqlite::Row<'_>) -> Result<Action, BankFil
 
 /// Links every row of the journal, as of a bank that has no chain yet.
 pub(super) fn link_history(connection: &Connection, chain: &mut Chain) -> Result<(), BankFileError> {
-    let sqlite = BankFileError::sqlite("linking the journal's rows");
-    let mut currency = connection
-        .prepare("SELECT currency FROM accounts WHERE account = ?1")
-        .map_err(&sqlite)?;
-    let mut currency_of = |account: AccountId| {
-        let code: String = currency
-            .query_row([account.get() as i64], |row| row.get(0))
-            .ok()?;
-        Currency::from_code(&code).ok()
-    };
-    let mut select = connection
-        .prepare(&format!("SELECT {JOURNAL_READ} FROM journal ORDER BY lsn"))
-        .map_err(&sqlite)?;
-    let mut found = select.query([]).map_err(&sqlite)?;
-    while let Some(columns) = found.next().map_err(&sqlite)? {
-        chain.add_row(&read_row(columns, &mut currency_of)?);
-    }
-    Ok(())
+    each_row(connection, Lsn::new(1), read_last_lsn(connection)?, |row| {
+        chain.add_row(&row);
+        Ok(())
+    })
 }

@@ -13,7 +13,7 @@ use super::schema::JOURNAL_READ;
 use super::verify::CurrencyTotals;
 use super::{Access, BankFileError, connect};
 use crate::ids::{AccountId, Lsn, TerminalId};
-use crate::limits::MAX_DIFFERENCES;
+use crate::limits::{CLOSING_ROWS_AT_ONCE, MAX_DIFFERENCES};
 use crate::money::Currency;
 use crate::row::{Kind, Outcome, Row, SystemAccount};
 use crate::time::{BusinessDate, Timestamp};
@@ -243,14 +243,16 @@ pub(super) fn compute(connection: &Connection, closing: Closing) -> Result<Compu
     }
     let first = before.as_ref().map_or(Lsn::new(1), |before| before.next_lsn);
     let mut balances: HashMap<AccountId, i128, foldhash::fast::RandomState> = HashMap::default();
-    each_row(connection, first, report.closing.last_lsn, |row| {
-        check_balances(&row, &mut balances, &mut report);
+    let last = report.closing.last_lsn;
+    each_row(connection, first, last, |row| {
+        let moved = balances_moved(connection, &row, &mut balances, &mut report)?;
         let date = row.moment.date;
         if date > report.closing.through {
             report.closing.next_lsn = report.closing.next_lsn.min(row.lsn);
         } else if before.as_ref().is_none_or(|before| date > before.through) {
-            add_row(&row, &mut totals, &mut report);
+            add_row(&row, moved, &mut totals, &mut report);
         }
+        Ok(())
     })?;
     for (&key, &total) in &totals {
         add(
@@ -289,7 +291,7 @@ fn add(totals: &mut CurrencyTotals, account: &str, sum: i128) {
     *total += sum;
 }
 
-fn add_row(row: &Row, totals: &mut ClosingTotals, report: &mut DayReport) {
+fn add_row(row: &Row, moved: i128, totals: &mut ClosingTotals, report: &mut DayReport) {
     let approved = row.outcome == Outcome::Approved;
     let sum = i128::from(row.amount.minor());
     let count = |movement: &mut Movement| {
@@ -308,72 +310,100 @@ fn add_row(row: &Row, totals: &mut ClosingTotals, report: &mut DayReport) {
             _ => {}
         }
     }
-    // What a transfer takes from one customer it gives to another.
+    // One side by what rows say that they add, the other by what balances have become: so the two are zero together only if they agree.
     if let Some((ledger, change)) = row.system_change() {
         let key = (ledger.account.name(), ledger.currency, ledger.terminal);
         *totals.entry(key).or_default() += change;
-        *totals.entry((CUSTOMERS, row.currency, None)).or_default() += sum;
+    }
+    if moved != 0 {
+        *totals.entry((CUSTOMERS, row.currency, None)).or_default() += moved;
     }
 }
 
-/// Whether each account's balance moves by what its rows add.
-fn check_balances(
+/// What the customers' balances have moved by, told by the balances alone; and whether each has moved by what the row adds.
+fn balances_moved(
+    connection: &Connection,
     row: &Row,
     balances: &mut HashMap<AccountId, i128, foldhash::fast::RandomState>,
     report: &mut DayReport,
-) {
+) -> Result<i128, BankFileError> {
+    let approved = row.outcome == Outcome::Approved;
+    let mut moved = 0;
     for (account, change) in row.changes() {
-        let approved = row.outcome == Outcome::Approved;
-        let amount = row
-            .seen_from(account)
-            .map_or(0, |side| i128::from(side.amount.minor()));
+        let side = row.seen_from(account);
+        let before = match (balances.get(&account), side) {
+            (Some(before), _) => *before,
+            (None, Some(side)) => balance_at(connection, account, side.prev_lsn)?,
+            (None, None) => 0,
+        };
+        let amount = side.map_or(0, |side| i128::from(side.amount.minor()));
+        let expected = before + if approved { amount } else { 0 };
         let after = i128::from(change.balance.minor());
-        let expected = balances
-            .get(&account)
-            .map(|before| before + if approved { amount } else { 0 });
-        if expected.is_some_and(|expected| expected != after) {
+        if expected != after {
             report.difference(format!(
-                "journal row {}: account {account} should have {} minor units afterwards, and has {after}",
-                row.lsn,
-                expected.unwrap_or_default()
+                "journal row {}: account {account} should have {expected} minor units afterwards, and has {after}",
+                row.lsn
             ));
         }
+        moved += after - before;
         balances.insert(account, after);
     }
+    Ok(moved)
 }
 
-fn each_row(
+/// An account's balance after one of its rows; zero before the first.
+fn balance_at(connection: &Connection, account: AccountId, lsn: Lsn) -> Result<i128, BankFileError> {
+    if lsn == Lsn::ZERO {
+        return Ok(0);
+    }
+    connection
+        .prepare_cached(
+            "SELECT CASE WHEN account = ?2 THEN balance ELSE contra_balance END FROM journal WHERE lsn = ?1",
+        )
+        .and_then(|mut select| {
+            select.query_row([lsn.get() as i64, account.get() as i64], |row| {
+                row.get::<_, Option<i64>>(0)
+            })
+        })
+        .map(|balance| balance.unwrap_or(0).into())
+        .map_err(BankFileError::sqlite("reading a balance"))
+}
+
+/// Hands on the rows from `first` to `last`, which must be durable, in parts: between two of them the write-ahead log of a bank that is
+/// being served may start over.
+pub(super) fn each_row(
     connection: &Connection,
     first: Lsn,
     last: Lsn,
-    mut each: impl FnMut(Row),
+    mut each: impl FnMut(Row) -> Result<(), BankFileError>,
 ) -> Result<(), BankFileError> {
-    let sqlite = BankFileError::sqlite("adding up the closed dates");
-    let mut currency = connection
-        .prepare("SELECT currency FROM accounts WHERE account = ?1")
-        .map_err(&sqlite)?;
+    let sqlite = BankFileError::sqlite("reading the journal's rows");
     let mut known: HashMap<AccountId, Currency, foldhash::fast::RandomState> = HashMap::default();
     let mut currency_of = |account: AccountId| {
         if let Some(&currency) = known.get(&account) {
             return Some(currency);
         }
-        let code: String = currency
-            .query_row([account.get() as i64], |row| row.get(0))
+        let code: String = connection
+            .prepare_cached("SELECT currency FROM accounts WHERE account = ?1")
+            .and_then(|mut select| select.query_row([account.get() as i64], |row| row.get(0)))
             .ok()?;
         let currency = Currency::from_code(&code).ok()?;
         known.insert(account, currency);
         Some(currency)
     };
-    let mut select = connection
-        .prepare(&format!(
-            "SELECT {JOURNAL_READ} FROM journal WHERE lsn BETWEEN ?1 AND ?2 ORDER BY lsn"
-        ))
-        .map_err(&sqlite)?;
-    let mut found = select
-        .query([first.get() as i64, last.get() as i64])
-        .map_err(&sqlite)?;
-    while let Some(columns) = found.next().map_err(&sqlite)? {
-        each(read_row(columns, &mut currency_of)?);
+    let mut from = first.get();
+    while from <= last.get() {
+        let to = last.get().min(from + CLOSING_ROWS_AT_ONCE - 1);
+        let mut select = connection
+            .prepare_cached(&format!(
+                "SELECT {JOURNAL_READ} FROM journal WHERE lsn BETWEEN ?1 AND ?2 ORDER BY lsn"
+            ))
+            .map_err(&sqlite)?;
+        let mut found = select.query([from as i64, to as i64]).map_err(&sqlite)?;
+        while let Some(columns) = found.next().map_err(&sqlite)? {
+            each(read_row(columns, &mut currency_of)?)?;
+        }
+        from = to + 1;
     }
     Ok(())
 }

@@ -26,6 +26,8 @@ pub(super) struct Links<'a> {
     begun: bool,
     /// What is yet to be compared, the least row last.
     receipts: Vec<&'a ReceiptHead>,
+    /// What is of the newest row so far, and has another head: it may be that of a commit which adds actions alone to this row.
+    waiting: Vec<&'a ReceiptHead>,
 }
 
 impl<'a> Links<'a> {
@@ -46,6 +48,7 @@ impl<'a> Links<'a> {
             last_action: 0,
             begun: false,
             receipts,
+            waiting: Vec::new(),
         };
         links.next_commit(snapshot)?;
         Ok(links)
@@ -146,13 +149,18 @@ impl<'a> Links<'a> {
             self.chain = Chain::after(commit.head);
         }
         proof.head = Some(commit.head);
+        for receipt in std::mem::take(&mut self.waiting) {
+            match receipt.is_of(&commit.head) {
+                true if receipt.lsn == commit.last_lsn => {}
+                _ if receipt.lsn == commit.last_lsn => self.waiting.push(receipt),
+                _ => other_head(receipt, proof),
+            }
+        }
         while let Some(receipt) = self.receipts.pop_if(|receipt| receipt.lsn <= commit.last_lsn) {
-            if !receipt.is_of(&commit.head) {
-                proof.problem(format!(
-                    "the receipt of record {} has another head than the history up to there has now: the history was rewritten, or \
-                     the receipt is of another bank",
-                    receipt.lsn
-                ));
+            match receipt.is_of(&commit.head) {
+                true => {}
+                false if receipt.lsn == commit.last_lsn => self.waiting.push(receipt),
+                false => other_head(receipt, proof),
             }
         }
         self.next_commit(snapshot)
@@ -170,6 +178,9 @@ impl<'a> Links<'a> {
             }
             self.compare(snapshot, &commit, proof)?;
         }
+        self.waiting
+            .drain(..)
+            .for_each(|receipt| other_head(receipt, proof));
         for receipt in self.receipts.drain(..) {
             proof.problem(format!(
                 "the receipt of record {} is of a row that is in no commit: the journal ends with row {}",
@@ -191,4 +202,12 @@ impl<'a> Links<'a> {
         }
         Ok(())
     }
+}
+
+fn other_head(receipt: &ReceiptHead, proof: &mut Proof) {
+    proof.problem(format!(
+        "the receipt of record {} has another head than the history up to there has now: the history was rewritten, or the receipt is \
+         of another bank",
+        receipt.lsn
+    ));
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::chain::{read_action, read_head_at};
-use super::closing::{Closing, Computed, DayReport, compute, report_of};
+use super::closing::{Closing, Computed, DayReport, compute, read_closing, report_of};
 use super::rows::{account_id, card_status, read_row};
 use super::schema::{ACTION_COLUMNS, JOURNAL_READ};
 use super::{Access, BankFileError, connect};
@@ -13,6 +13,7 @@ use crate::action::Action;
 use crate::card::{Card, CardState};
 use crate::chain::Head;
 use crate::ids::{AccountId, CardId, CardNumber, Lsn, TxnId};
+use crate::interest::Period;
 use crate::limits::{MAX_ID_AHEAD, READER_CONNECTIONS};
 use crate::money::Currency;
 use crate::row::{Kind, Row, Side};
@@ -196,6 +197,29 @@ impl Readers {
             }
             Ok(actions)
         })
+    }
+
+    /// What was ordered of interest for a month, if that was something else.
+    pub(crate) fn other_interest(
+        &self,
+        details: &str,
+        period: Period,
+    ) -> Result<Option<String>, BankFileError> {
+        self.with(|connection| {
+            connection
+                .query_row(
+                    "SELECT details FROM actions WHERE command = 'interest' AND details LIKE '% for ' || ?2 AND details <> ?1",
+                    [details, &period.to_string()],
+                    |row| row.get(0),
+                )
+                .optional()
+                .map_err(BankFileError::sqlite("looking for an operator's action"))
+        })
+    }
+
+    /// The newest closing.
+    pub(crate) fn newest_closing(&self) -> Result<Option<Closing>, BankFileError> {
+        self.with(|connection| read_closing(connection, None))
     }
 
     /// The report of the closing that has closed a date.

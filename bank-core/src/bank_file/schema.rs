@@ -247,6 +247,13 @@ pub(super) fn upgrade(connection: &mut Connection) -> Result<(), BankFileError> 
         .pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
         .map_err(upgrading)?;
     let behind = usize::try_from(VERSION - found).unwrap_or(0).min(UPGRADES.len());
+    if behind > 0 {
+        tracing::info!(
+            from = found,
+            to = VERSION,
+            "brings the bank file to this program's version, which takes some seconds for each million rows"
+        );
+    }
     for upgrade in &UPGRADES[UPGRADES.len() - behind..] {
         upgrade(&transaction)?;
     }
@@ -254,11 +261,6 @@ pub(super) fn upgrade(connection: &mut Connection) -> Result<(), BankFileError> 
         transaction
             .pragma_update(None, "user_version", VERSION)
             .map_err(upgrading)?;
-        tracing::info!(
-            from = found,
-            to = VERSION,
-            "brings the bank file to this program's version"
-        );
     }
     transaction.commit().map_err(upgrading)
 }

@@ -678,6 +678,13 @@ fn check_names(snapshot: &Connection, proof: &mut Proof) -> Result<(), BankFileE
             "journal row {lsn} and the operator's action that posted it do not fit"
         ));
     })?;
+    let wrong_row = "SELECT actions.lsn FROM actions LEFT JOIN journal USING (lsn)
+         WHERE actions.lsn IS NOT NULL AND journal.action IS NOT actions.action";
+    each_row(snapshot, wrong_row, &[], |lsn| {
+        proof.problem(format!(
+            "an operator's action names journal row {lsn}, which it has not posted"
+        ));
+    })?;
     let (actions, last): (i64, Option<i64>) = snapshot
         .query_row("SELECT count(*), max(action) FROM actions", [], |row| {
             Ok((row.get(0)?, row.get(1)?))

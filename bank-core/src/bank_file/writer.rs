@@ -27,7 +27,7 @@ use crate::account::AccountChange;
 use crate::chain::{Chain, Head};
 use crate::ids::{AccountId, ActionId, Lsn, TxnId};
 use crate::interest::Period;
-use crate::journal::{AccountTerms, Batch, Store, Update};
+use crate::journal::{AccountTerms, Batch, Checkpointed, Store, Update};
 use crate::limits::{
     ACCOUNT_CHECKPOINT_ROWS, ACCOUNT_CHECKPOINT_SLICE, BANK_FILE_BUSY_RETRIES, BANK_FILE_BUSY_WAIT,
     WAL_CHECKPOINT_BYTES, WAL_RESTART_WAIT, WRITER_CACHE_BYTES,
@@ -74,7 +74,8 @@ pub(crate) struct BankFileWriter {
     wal: WalCheckpoints,
     policy: CheckpointPolicy,
     /// Who waits for a checkpoint.
-    asked_for_checkpoint: Vec<Sender<Lsn>>,
+    /// Up to which row it is wanted stands beside it.
+    asked_for_checkpoint: Vec<(Lsn, Sender<Checkpointed>)>,
     /// What the last `COMMIT` took, which writes the log and syncs it.
     sync_time: Duration,
 }
@@ -134,13 +135,17 @@ impl BankFileWriter {
     /// Copies the whole write-ahead log for those who have asked for a checkpoint. Commits wait for it, which is why it is not done
     /// otherwise.
     fn checkpoint_log(&mut self) -> Result<(), BankFileError> {
-        unless_busy(
+        let copied = unless_busy(
             self.connection
                 .wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE),
         )
         .map_err(BankFileError::sqlite("copying the write-ahead log"))?;
-        for done in self.asked_for_checkpoint.drain(..) {
-            let _ = done.send(self.checkpoint_lsn);
+        let done = Checkpointed {
+            lsn: self.checkpoint_lsn,
+            whole_log: copied.is_some_and(|(pages, copied)| pages == copied),
+        };
+        for (_, asked) in self.asked_for_checkpoint.drain(..) {
+            let _ = asked.send(done);
         }
         Ok(())
     }
@@ -214,7 +219,8 @@ impl BankFileWriter {
         }
         for update in &batch.updates {
             if let Update::Checkpoint(done) = update {
-                self.asked_for_checkpoint.push(done.clone());
+                self.asked_for_checkpoint
+                    .push((self.books.lock().lsn, done.clone()));
             }
             write_update(&self.connection, update)?;
         }
@@ -266,8 +272,10 @@ impl Store for BankFileWriter {
             tracing::debug!(accounts = self.dirty.len(), lsn = %self.books.lock().lsn, "account checkpoint begins");
             self.begin_flush();
         }
-        if !self.asked_for_checkpoint.is_empty() && self.flush.is_none() {
-            if self.checkpoint_lsn < self.books.lock().lsn {
+        if self.flush.is_none()
+            && let Some(&(wanted, _)) = self.asked_for_checkpoint.last()
+        {
+            if self.checkpoint_lsn < wanted {
                 self.begin_flush();
             } else {
                 self.checkpoint_log()?;

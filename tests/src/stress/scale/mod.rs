@@ -4,6 +4,7 @@
 //! The banks are made in the temporary directory and served by servers of their own, so whatever else the machine does
 //! meanwhile shows in the spread of the rounds, not in the ratio.
 
+mod chain;
 mod logins;
 mod memory;
 mod recovery;
@@ -49,6 +50,8 @@ enum What {
     Memory(memory::MemoryArgs),
     /// Opening a bank after kill -9, beside reading its new journal rows from SQLite
     Recovery(recovery::RecoveryArgs),
+    /// What the hash chain costs: commits of rows with it, beside the same without it
+    Chain(chain::ChainArgs),
     /// Be the process that `recovery` kills
     #[command(hide = true)]
     Post(recovery::PostArgs),
@@ -66,6 +69,7 @@ pub fn run(args: &ScaleArgs) -> Result<(), Box<dyn Error>> {
         What::Logins(args) => logins::run(args),
         What::Memory(args) => memory::run(args),
         What::Recovery(args) => recovery::run(args),
+        What::Chain(args) => chain::run(args),
         What::Post(args) => recovery::post(args),
     })
 }
