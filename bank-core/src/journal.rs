@@ -62,8 +62,6 @@ pub(crate) trait Store: Send + 'static {
 pub struct Commit {
     /// Journal rows in it.
     pub rows: usize,
-    /// Other changes in it.
-    pub updates: usize,
     /// From the group's being taken to its being durable.
     pub took: Duration,
     /// How much of that went to having it on disk.
@@ -504,7 +502,6 @@ impl<S: Store> Writer<S> {
                 if let Some(observer) = self.shared.observer.get() {
                     observer(Commit {
                         rows: self.batch.rows.len(),
-                        updates: self.batch.updates.len(),
                         took: began.elapsed(),
                         sync: self.store.sync_time(),
                     });

@@ -1,5 +1,7 @@
 //! What the operator's page shows, as JSON.
 
+use std::collections::BTreeMap;
+
 use bank_core::limits::{WATCH_INTERVAL, WATCH_TERMINALS};
 use bank_core::{Currency, JournalError, Moment, Money};
 use serde_json::{Value, json};
@@ -14,16 +16,15 @@ pub(super) async fn tell(watch: &Watch) -> Result<Value, JournalError> {
     let (metrics, journal) = (watch.atm.metrics(), watch.bank.journal());
     let (lsn, cash) = watch.bank.cash_by_terminal(WATCH_TERMINALS + 1);
     journal.durable(lsn).await?;
-    let mut sessions = watch.atm.sessions().by_terminal();
+    let sessions = watch.atm.sessions().by_terminal();
     let connected: u64 = sessions.values().sum();
-    let mut terminals: std::collections::BTreeMap<_, _> = cash
+    let mut terminals: BTreeMap<_, _> = cash
         .into_iter()
         .map(|(terminal, cash)| (terminal, (0, cash)))
         .collect();
-    sessions.retain(|&terminal, &mut count| {
+    for (terminal, count) in sessions {
         terminals.entry(terminal).or_default().0 = count;
-        true
-    });
+    }
     let more = terminals.len() > WATCH_TERMINALS;
     let terminals = terminals.into_iter().take(WATCH_TERMINALS).map(|(terminal, (sessions, cash))| {
         json!({ "terminal": terminal.as_str(), "sessions": sessions, "cash": cash.into_iter().map(sum).collect::<Vec<_>>() })
