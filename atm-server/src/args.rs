@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use bank_core::limits::{
-    ADMIN_LINES, AUTHORITY_DAYS, MAX_NOTICE_MINUTES, MAX_SOCKET_PATH_BYTES, NOTICE_MINUTES,
+    ADMIN_LINES, AUTHORITY_DAYS, MAX_ADMIN_LINES, MAX_NOTICE_MINUTES, MAX_SOCKET_PATH_BYTES, NOTICE_MINUTES,
 };
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};

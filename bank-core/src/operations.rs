@@ -1331,6 +1331,7 @@ mod tests {
         assert!(whole.holds(), "{:#?}", whole.problems);
 
         // The newest head is of a commit of actions alone as well as of one with rows.
+        drop(bank);
         let bank = site.open();
         bank.set_status(&instruction(), id(5), AccountStatus::Open)
             .unwrap();
