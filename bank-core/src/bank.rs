@@ -231,9 +231,9 @@ impl Bank {
         let peppers = Peppers::read_or_create(&path.with_extension("pepper")).unwrap();
         let decoy = decoy(&peppers, PinProfile::Fast).unwrap();
         Bank {
-            ledger: Ledger::new(accounts, Journal::start(store, crate::Lsn::ZERO, None), None),
+            ledger: Ledger::new(accounts, Journal::start(store, Lsn::ZERO, None), None),
             books: Arc::new(Mutex::new(Books {
-                lsn: crate::Lsn::ZERO,
+                lsn: Lsn::ZERO,
                 totals: Default::default(),
             })),
             cards: Cards::default(),

@@ -2,7 +2,7 @@
 //!
 //! Each commit that has rows or operators' actions in it extends the chain: its *head* is the hash of the head before it and of
 //! all that the commit added. Whoever has kept an old head, on a receipt for instance, can tell whether what stood in the bank file
-//! then still stands there: nothing can be changed, taken out or put in without changing every head after it.
+//! then still stands there: no row or action can be changed, taken out or put in without changing every head after it.
 //!
 //! The hash is BLAKE2b with 32 bytes (RFC 7693). `data/README.md` says which bytes go into it, so that others can compute it.
 

@@ -292,7 +292,10 @@ fn interest_is_posted_once_for_a_month_whoever_is_killed() {
     server.kill();
     let server = site.serve();
     let posted = site.done(&interest);
-    assert_eq!((&posted["accounts"], &posted["before"]), (&0.into(), &2.into()));
+    assert_eq!(
+        (&posted["accounts"], &posted["had_before"]),
+        (&0.into(), &2.into())
+    );
     assert_eq!(
         server.login("Ken", "2468").balance().unwrap().balance.minor(),
         10_200

@@ -93,6 +93,7 @@ fn as_built(line: &str) -> String {
             "attack slowloris --connections 20 --honest 2 --rounds 1 --duration 0.2",
         )
         // So few that no time tells anything: other tests use the same machine.
+        .replace("scale chain", "scale chain --rounds 1 --seconds 0.02")
         .replace("attack enumeration", "attack enumeration --tries 5")
         .replace("fuzz --seconds 5", "fuzz --inputs 50")
         .replace("torture --rounds 100", "torture --rounds 1")

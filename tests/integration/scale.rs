@@ -167,6 +167,17 @@ fn opening_after_a_kill_beside_reading_the_rows() {
 }
 
 #[test]
+fn the_chain_beside_commits_without_it() {
+    let (text, figures) = scale(&["chain", "--rounds", "1", "--seconds", "0.05"]);
+    assert!(text.contains("with \u{f7} without"), "{text}");
+    let commits = figures["commits"].as_array().unwrap();
+    assert_eq!(commits.len(), 3);
+    for commit in commits {
+        assert_spread(&commit["ratio"]);
+    }
+}
+
+#[test]
 fn the_latest_answers_beside_an_echo_server() {
     let (text, figures) = scale(&[
         "tail",

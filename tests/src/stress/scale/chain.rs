@@ -66,7 +66,7 @@ pub(super) fn run(args: &ChainArgs) -> Result<Value, Failure> {
             "rows": rows, "with_per_second": with.to_json(), "without_per_second": without.to_json(), "ratio": ratio.to_json(),
         }));
     }
-    Ok(figures.into())
+    Ok(json!({ "commits": figures }))
 }
 
 /// A database with the bank file's tables of rows and commits.
