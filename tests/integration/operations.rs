@@ -25,8 +25,9 @@ impl Site {
     }
 
     fn serve(&self) -> Server {
+        let socket = self.socket.to_str().unwrap();
         self.bank
-            .serve_with(&["--admin-socket", self.socket.to_str().unwrap()])
+            .serve_with(&["--admin-socket", socket, "--log-level", "debug"])
     }
 
     fn admin(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -170,7 +171,14 @@ fn an_account_lives_from_its_opening_to_its_closing_while_the_bank_is_served() {
         "the peer's user"
     );
     assert!(site.verify(&[]).0);
-    assert!(server.stop().0.success());
+    let pin = site.pin_file("852014");
+    site.done(&["reset-pin", "Zoe", "--pin-file", &pin, "--reason", "forgotten"]);
+    let (status, log) = server.stop();
+    assert!(status.success());
+    assert!(log.contains("reset-pin"), "{log}");
+    for secret in ["852014", "Zoe"] {
+        assert!(!log.contains(secret), "{secret} is in the log: {log}");
+    }
 }
 
 #[test]

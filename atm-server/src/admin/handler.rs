@@ -82,7 +82,9 @@ impl AdminHandler {
                     // Whether or not it is here just now.
                     let _ = sessions::disconnect(&self.sessions, None, Some(&terminal));
                 }
-                reply
+                // What it says may name cards and their holders, which are not for the log.
+                tracing::info!(user, command, done = reply.done, "an operator has asked");
+                return Some(reply);
             }
         };
         let told = reply.message.lines().next().unwrap_or_default();
