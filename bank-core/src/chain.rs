@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::action::Action;
 use crate::ids::{Lsn, TerminalId, TxnId};
-use crate::limits::MIN_HEAD_DIGITS;
+use crate::limits::{MAX_ROW_LINK_BYTES, MIN_HEAD_DIGITS};
 use crate::protocol::HEAD_BYTES;
 use crate::row::Row;
 
@@ -41,8 +41,6 @@ pub struct Chain {
     head: Head,
     /// Of the commit under way.
     hash: Option<Blake2b<U32>>,
-    /// One link's bytes.
-    bytes: Vec<u8>,
 }
 
 /// What a commit adds to the chain. The bytes are postcard's.
@@ -83,16 +81,12 @@ enum Link<'a> {
 impl Chain {
     /// A chain that goes on from `head`.
     pub fn after(head: Head) -> Chain {
-        Chain {
-            head,
-            hash: None,
-            bytes: Vec::new(),
-        }
+        Chain { head, hash: None }
     }
 
     /// Links an action. Those of a commit come before its rows.
     pub(crate) fn add_action(&mut self, action: &Action) {
-        self.add(&Link::Action {
+        let link = Link::Action {
             action: action.id.get(),
             time: action.time.millis(),
             operator: &action.operator,
@@ -101,12 +95,13 @@ impl Chain {
             details: &action.details,
             reason: action.reason.as_deref(),
             request: action.request.to_bytes(),
-        });
+        };
+        self.add(&postcard::to_allocvec(&link).expect("a link fits into a vector"));
     }
 
     /// Links a row.
     pub fn add_row(&mut self, row: &Row) {
-        self.add(&Link::Row {
+        let link = Link::Row {
             lsn: row.lsn.get(),
             time: row.moment.time.millis(),
             business_date: row.moment.date.days().into(),
@@ -127,17 +122,19 @@ impl Chain {
             action: row.action.map(|action| action.get()),
             period: row.period.map(|period| period.number()),
             currency: row.currency.code(),
-        });
+        };
+        // Where all commits are made, so nothing is allocated.
+        let mut bytes = [0; MAX_ROW_LINK_BYTES];
+        let bytes = postcard::to_slice(&link, &mut bytes).expect("a row's link has a greatest length");
+        self.add(bytes);
     }
 
-    fn add(&mut self, link: &Link<'_>) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
-        self.bytes = postcard::to_extend(link, bytes).expect("a link fits into a vector");
+    /// Adds a link's bytes to what is hashed.
+    fn add(&mut self, bytes: &[u8]) {
         let head = &self.head;
         self.hash
             .get_or_insert_with(|| Blake2b::<U32>::new_with_prefix(head.0))
-            .update(&self.bytes);
+            .update(bytes);
     }
 
     /// The head with all that was added since the last one: `None` if nothing was.
@@ -194,6 +191,49 @@ impl FromStr for ReceiptHead {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{AccountId, ActionId, CardId};
+    use crate::interest::Period;
+    use crate::money::{Currency, Money};
+    use crate::row::{Contra, ContraSide, Kind, Original, Outcome};
+    use crate::time::{BusinessDate, Moment, Timestamp};
+    use crate::transaction::Decline;
+
+    #[test]
+    fn the_longest_row_fits_its_link() {
+        let most = Lsn::new(u64::MAX);
+        let row = Row {
+            lsn: most,
+            moment: Moment {
+                time: Timestamp::from_millis(i64::MIN),
+                date: BusinessDate::from_days(i32::MIN),
+            },
+            kind: Kind::Adjustment,
+            outcome: Outcome::Declined(Decline::CannotReverse),
+            txn_id: Some(TxnId::generate()),
+            account: AccountId::new(i64::MAX as u64).unwrap(),
+            contra: Contra::Account(AccountId::new(i64::MAX as u64).unwrap()),
+            terminal: Some(TerminalId::new("ATM-9999").unwrap()),
+            amount: Money::from_minor(i64::MIN),
+            balance: Money::from_minor(i64::MIN),
+            prev_lsn: most,
+            contra_side: Some(ContraSide {
+                balance: Money::from_minor(i64::MIN),
+                prev_lsn: most,
+            }),
+            original: Some(Original {
+                lsn: most,
+                date: BusinessDate::from_days(i32::MIN),
+            }),
+            card: CardId::new(u64::MAX),
+            action: ActionId::new(u64::MAX),
+            period: Period::from_number(999_912).ok(),
+            currency: Currency::USD,
+        };
+        let mut chain = Chain::after(Head::FIRST);
+        chain.add_row(&row);
+        assert_ne!(chain.seal(), None);
+        assert_eq!(chain.seal(), None, "nothing was added since");
+    }
 
     #[test]
     fn a_receipts_head_is_read_as_it_is_printed_or_shortened() {

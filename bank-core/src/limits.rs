@@ -89,6 +89,9 @@ pub const JOURNAL_QUEUE_ENTRIES: usize = 16 * 1024;
 /// of older rows, which are asked for again, the head is read from the bank file. At 48 bytes each they are some 200 KiB.
 pub const RECENT_HEADS: usize = 4 * 1024;
 
+/// Bytes of a journal row as the hash chain takes it: no column is longer than a 64-bit number, a transaction id, or a terminal's id.
+pub const MAX_ROW_LINK_BYTES: usize = 256;
+
 /// Hexadecimal digits of a head that a receipt must show at least to be compared: 64 bits, which nobody makes fit by trying.
 pub const MIN_HEAD_DIGITS: usize = 16;
 
