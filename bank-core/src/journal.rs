@@ -168,7 +168,26 @@ pub(crate) struct Ordered {
     pub(crate) updates: Vec<Update>,
 }
 
+/// An [`Ordered`] that has its place.
+pub(crate) struct Appended {
+    /// The command's entry, with its number.
+    pub(crate) action: Action,
+    /// The row, with its Lsn.
+    pub(crate) row: Option<Row>,
+    /// The last of it: durable, all of it is.
+    pub(crate) last: UpdateNumber,
+}
+
 impl Ordered {
+    /// A command that posts nothing.
+    pub(crate) fn changing(action: Action, updates: Vec<Update>) -> Ordered {
+        Ordered {
+            action,
+            row: None,
+            updates,
+        }
+    }
+
     /// How many places it takes in the queue at most: an action, a row, and two updates.
     pub(crate) const SLOTS: usize = 4;
 }
@@ -305,13 +324,8 @@ impl Journal {
         (0..Ordered::SLOTS).map(|_| self.reserve_blocking()).collect()
     }
 
-    /// Appends what an operator's command makes durable, all of it to the same commit, and gives it as it is then, with the place of the
-    /// last of it.
-    pub(crate) fn append_order(
-        &self,
-        mut slots: Vec<Slot>,
-        mut ordered: Ordered,
-    ) -> (Action, Option<Row>, UpdateNumber) {
+    /// Appends what an operator's command makes durable, all of it to the same commit.
+    pub(crate) fn append_order(&self, mut slots: Vec<Slot>, mut ordered: Ordered) -> Appended {
         let spare = slots.split_off(1 + usize::from(ordered.row.is_some()) + ordered.updates.len());
         let Some(last) = slots.pop() else {
             unreachable!("an order has at least its action")
@@ -337,7 +351,11 @@ impl Journal {
             queue.last_update += 1 + ordered.updates.len() as u64;
             queue.batch.actions.push(ordered.action.clone());
             queue.batch.updates.append(&mut ordered.updates);
-            (ordered.action, ordered.row, UpdateNumber(queue.last_update))
+            Appended {
+                action: ordered.action,
+                row: ordered.row,
+                last: UpdateNumber(queue.last_update),
+            }
         })
     }
 

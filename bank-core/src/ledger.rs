@@ -8,12 +8,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 
 use crate::account::Account;
-use crate::action::Action;
-use crate::ids::{AccountId, Lsn, TxnId};
-use crate::journal::{Journal, Ordered, Slot, UpdateNumber};
+use crate::ids::{AccountId, ActionId, Lsn, TxnId};
+use crate::journal::{Appended, Journal, Ordered, Slot};
 use crate::limits::{ALL_RECENT_IDS, MAX_ID_AHEAD, RECENT_IDS_AGE, RECENT_IDS_SWEEP};
 use crate::money::{Currency, Money};
 use crate::recent_ids::Seen;
@@ -179,7 +178,7 @@ impl Ledger {
         slot: Slot,
         account: &AccountHandle,
         posting: &Posting,
-        action: crate::ActionId,
+        action: ActionId,
         now: Moment,
     ) -> Result<Row, NotPosted> {
         account.cell.write(|account| {
@@ -196,18 +195,18 @@ impl Ledger {
         account: &AccountHandle,
         now: Moment,
         decide: impl FnOnce(&mut Account, Moment) -> Result<Ordered, E>,
-    ) -> Result<(Action, Option<Row>, UpdateNumber), E> {
+    ) -> Result<Appended, E> {
         account.cell.write(|account| {
             let mut after = account.without_recent_ids();
             let ordered = decide(&mut after, self.on_open_date(now))?;
-            let (action, row, number) = self.journal.append_order(slots, ordered);
+            let appended = self.journal.append_order(slots, ordered);
             account.status = after.status;
             account.overdraft_limit = after.overdraft_limit;
             account.daily_limit = after.daily_limit;
-            if let Some(row) = &row {
+            if let Some(row) = &appended.row {
                 account.apply(&row.account_change());
             }
-            Ok((action, row, number))
+            Ok(appended)
         })
     }
 
@@ -215,22 +214,26 @@ impl Ledger {
     pub(crate) fn open_account(
         &self,
         slots: Vec<Slot>,
-        mut account: Account,
+        account: Account,
         now: Moment,
         order: impl FnOnce(&Account, Moment) -> Ordered,
-    ) -> Option<(Action, Option<Row>, UpdateNumber)> {
-        use dashmap::Entry;
-        // Its place in the map is locked until its row has its own, so that nobody's row comes before it.
-        let Entry::Vacant(place) = self.accounts.entry(account.id) else {
-            return None;
-        };
-        let ordered = order(&account, self.on_open_date(now));
-        let appended = self.journal.append_order(slots, ordered);
-        if let Some(row) = &appended.1 {
-            account.apply(&row.account_change());
-        }
-        place.insert(Arc::new(SharedCell::new(account)));
-        Some(appended)
+    ) -> Option<Appended> {
+        let id = account.id;
+        let cell = Arc::new(SharedCell::new(account));
+        // It is locked before anybody can find it, so that no row comes before its opening; and it can be found before its opening has
+        // its place, so that whoever knows that place finds it.
+        cell.write(|account| {
+            match self.accounts.entry(id) {
+                Entry::Occupied(_) => return None,
+                Entry::Vacant(place) => drop(place.insert(Arc::clone(&cell))),
+            }
+            let ordered = order(account, self.on_open_date(now));
+            let appended = self.journal.append_order(slots, ordered);
+            if let Some(row) = &appended.row {
+                account.apply(&row.account_change());
+            }
+            Some(appended)
+        })
     }
 
     /// Decides an order unless its id is known, gives it its place in the journal and carries it out.

@@ -15,8 +15,7 @@ use crate::cards::{CardCell, LiveCard};
 use crate::durable::JournalError;
 use crate::ids::{AccountId, CardId, CardNumber, Lsn, TerminalId};
 use crate::interest::{Period, Rate};
-use crate::journal::{AccountTerms, Checkpointed, Ordered, Slot, Update, UpdateNumber};
-use crate::ledger::AccountHandle;
+use crate::journal::{AccountTerms, Appended, Checkpointed, Ordered, Slot, Update};
 use crate::limits::{INTEREST_ROWS_AT_ONCE, MAX_HOLDER_BYTES, MAX_TERMINALS};
 use crate::money::{Currency, Money};
 use crate::pin::{Pin, PinError};
@@ -202,8 +201,6 @@ pub struct InterestPosted {
     pub cannot_hold: Vec<AccountId>,
 }
 
-type Appended = (Action, Option<Row>, UpdateNumber);
-
 impl Bank {
     /// Opens an account.
     ///
@@ -286,40 +283,29 @@ impl Bank {
         let pin = self.pin_threads.run(|| self.hash(pin))?;
         let details = format!("card {number}");
         let subject = format!("account {account}");
-        self.operate(
-            instruction,
-            "add-card",
-            subject,
-            details,
-            |last_card, slots, action, now| {
-                if self.readers.card(number)?.is_some() {
-                    return Err(OperationError::CardExists(number.clone()));
+        let perform = |last_card: &mut Option<CardId>, slots, action, now| {
+            if self.readers.card(number)?.is_some() {
+                return Err(OperationError::CardExists(number.clone()));
+            }
+            let id = CardId::after(*last_card);
+            let card = NewCard {
+                number: number.clone(),
+                holder: holder.to_owned(),
+                account,
+                pin_hash: pin.hash.clone(),
+                pepper_id: pin.pepper_id,
+            };
+            let appended = self.change_account(slots, account, now, |account, _| {
+                if account.status == AccountStatus::Closed {
+                    return Err(wrong_status(account, "a card would open nothing"));
                 }
-                let id = CardId::after(*last_card);
-                let card = NewCard {
-                    number: number.clone(),
-                    holder: holder.to_owned(),
-                    account,
-                    pin_hash: pin.hash.clone(),
-                    pepper_id: pin.pepper_id,
-                };
-                let appended = self.order(slots, account, now, |account, _| {
-                    if account.status == AccountStatus::Closed {
-                        return Err(wrong_status(account, "a card would open nothing"));
-                    }
-                    Ok(Ordered {
-                        action,
-                        row: None,
-                        updates: vec![Update::NewCard {
-                            id,
-                            card: Box::new(card),
-                        }],
-                    })
-                })?;
-                *last_card = Some(id);
-                Ok(appended)
-            },
-        )
+                let card = Box::new(card);
+                Ok(Ordered::changing(action, vec![Update::NewCard { id, card }]))
+            })?;
+            *last_card = Some(id);
+            Ok(appended)
+        };
+        self.operate(instruction, "add-card", subject, details, perform)
     }
 
     /// Freezes an account, unfreezes it, or closes it, for ever.
@@ -337,33 +323,27 @@ impl Bank {
             AccountStatus::Frozen => "freeze",
             AccountStatus::Closed => "close",
         };
-        let subject = format!("account {account}");
-        self.operate(
+        self.operate_account(
             instruction,
             command,
-            subject,
+            account,
             String::new(),
-            |_, slots, action, now| {
-                self.order(slots, account, now, |account, _| {
-                    use AccountStatus::{Closed, Frozen, Open};
-                    match (account.status, status) {
-                        (Closed, _) => return Err(wrong_status(account, "what is closed stays closed")),
-                        (Frozen, Frozen) => return Err(wrong_status(account, "there is nothing to do")),
-                        (Open, Open) => return Err(wrong_status(account, "there is nothing to unfreeze")),
-                        (_, Closed) if account.balance != Money::ZERO => {
-                            return Err(OperationError::NotEmpty {
-                                account: account.id,
-                                balance: format!(
-                                    "{} {}",
-                                    account.currency.format(account.balance),
-                                    account.currency
-                                ),
-                            });
-                        }
-                        _ => account.status = status,
+            |account, action, _| {
+                use AccountStatus::{Closed, Frozen, Open};
+                match (account.status, status) {
+                    (Closed, _) => return Err(wrong_status(account, "what is closed stays closed")),
+                    (Frozen, Frozen) => return Err(wrong_status(account, "there is nothing to do")),
+                    (Open, Open) => return Err(wrong_status(account, "there is nothing to unfreeze")),
+                    (_, Closed) if account.balance != Money::ZERO => {
+                        let Account { id, currency, .. } = *account;
+                        return Err(OperationError::NotEmpty {
+                            account: id,
+                            balance: format!("{} {currency}", currency.format(account.balance)),
+                        });
                     }
-                    Ok(terms_ordered(action, account))
-                })
+                    _ => account.status = status,
+                }
+                Ok(terms_ordered(action, account))
             },
         )
     }
@@ -394,21 +374,18 @@ impl Bank {
         .into_iter()
         .flatten()
         .collect();
-        let subject = format!("account {account}");
-        self.operate(
+        self.operate_account(
             instruction,
             "limits",
-            subject,
+            account,
             details.join(", "),
-            |_, slots, action, now| {
-                self.order(slots, account, now, |account, _| {
-                    if account.status == AccountStatus::Closed {
-                        return Err(wrong_status(account, "its limits are of no use"));
-                    }
-                    account.overdraft_limit = limits.overdraft.unwrap_or(account.overdraft_limit);
-                    account.daily_limit = limits.daily.unwrap_or(account.daily_limit);
-                    Ok(terms_ordered(action, account))
-                })
+            |account, action, _| {
+                if account.status == AccountStatus::Closed {
+                    return Err(wrong_status(account, "its limits are of no use"));
+                }
+                account.overdraft_limit = limits.overdraft.unwrap_or(account.overdraft_limit);
+                account.daily_limit = limits.daily.unwrap_or(account.daily_limit);
+                Ok(terms_ordered(action, account))
             },
         )
     }
@@ -429,29 +406,20 @@ impl Bank {
             return Err(OperationError::InvalidAmount);
         }
         let details = format!("{} minor units against {}", amount.minor(), against.name());
-        let subject = format!("account {account}");
-        self.operate(
-            instruction,
-            "adjust",
-            subject,
-            details,
-            |_, slots, action, now| {
-                self.order(slots, account, now, |account, now| {
-                    let posting = Posting::Adjustment { amount, against };
-                    let row = posting
-                        .row(account, None, now)
-                        .map_err(|why| OperationError::NotPosted {
-                            account: account.id,
-                            why,
-                        })?;
-                    Ok(Ordered {
-                        action,
-                        row: Some(row),
-                        updates: vec![],
-                    })
-                })
-            },
-        )
+        self.operate_account(instruction, "adjust", account, details, |account, action, now| {
+            let posting = Posting::Adjustment { amount, against };
+            let row = posting
+                .row(account, None, now)
+                .map_err(|why| OperationError::NotPosted {
+                    account: account.id,
+                    why,
+                })?;
+            Ok(Ordered {
+                action,
+                row: Some(row),
+                updates: vec![],
+            })
+        })
     }
 
     /// Posts interest for a month on every account that has not had it: once for each account and month, however often this is
@@ -479,12 +447,9 @@ impl Bank {
             String::new(),
             details,
             |_, slots, action, _| {
-                let ordered = Ordered {
-                    action,
-                    row: None,
-                    updates: vec![],
-                };
-                Ok(self.journal().append_order(slots, ordered))
+                Ok(self
+                    .journal()
+                    .append_order(slots, Ordered::changing(action, vec![])))
             },
         )?;
         let mut posted = InterestPosted {
@@ -540,22 +505,14 @@ impl Bank {
         number: &CardNumber,
     ) -> Result<(Unblocked, Performed), OperationError> {
         let mut found = Unblocked::Before;
-        let performed = self.operate_card(instruction, "unblock-card", number, |live, action, slots| {
-            found = if live.card.state.is_blocked_without(live.card.pending) {
+        let performed = self.operate_card(instruction, "unblock-card", number, |live, cell| {
+            found = if live.state.is_blocked_without(live.pending) {
                 Unblocked::WasBlocked
             } else {
                 Unblocked::WasNotBlocked
             };
-            live.card.state = CardState::unblocked(live.card.pending);
-            let updates = vec![card_update(number, live.card.state, live.cell)];
-            self.journal().append_order(
-                slots,
-                Ordered {
-                    action,
-                    row: None,
-                    updates,
-                },
-            )
+            live.state = CardState::unblocked(live.pending);
+            vec![card_update(number, live.state, cell)]
         })?;
         Ok((found, performed))
     }
@@ -574,26 +531,18 @@ impl Bank {
             return Err(OperationError::WeakPin);
         }
         let pin = self.pin_threads.run(|| self.hash(pin))?;
-        self.operate_card(instruction, "reset-pin", number, |live, action, slots| {
-            live.card.state = CardState::unblocked(live.card.pending);
-            live.card.pin_version += 1;
-            live.card.changed_pin = Some(Arc::clone(&pin));
-            let updates = vec![
-                card_update(number, live.card.state, live.cell),
+        self.operate_card(instruction, "reset-pin", number, |live, cell| {
+            live.state = CardState::unblocked(live.pending);
+            live.pin_version += 1;
+            live.changed_pin = Some(Arc::clone(&pin));
+            vec![
+                card_update(number, live.state, cell),
                 Update::Pin {
                     number: number.clone(),
                     pin: Arc::clone(&pin),
-                    _cell: Arc::clone(live.cell),
+                    _cell: Arc::clone(cell),
                 },
-            ];
-            self.journal().append_order(
-                slots,
-                Ordered {
-                    action,
-                    row: None,
-                    updates,
-                },
-            )
+            ]
         })
     }
 
@@ -608,34 +557,23 @@ impl Bank {
         secret: SecretHash,
         replace: bool,
     ) -> Result<Performed, OperationError> {
-        let subject = format!("terminal {id}");
         // So that the same order with another secret is another one.
         let details = format!("the secret whose hash begins with {}", &secret.to_hex()[..16]);
-        self.operate(
-            instruction,
-            "add-terminal",
-            subject,
-            details,
-            |_, slots, action, now| {
-                let mut terminals = self.terminals.lock();
-                let known = terminals.get(&id).copied();
-                if known.is_some_and(|known| known.secret_hash.is_some() && known.retired.is_none())
-                    && !replace
-                {
-                    return Err(OperationError::TerminalExists(id));
-                }
-                if known.is_none() && terminals.len() >= MAX_TERMINALS {
-                    return Err(OperationError::TooManyTerminals);
-                }
-                let terminal = Terminal {
-                    id,
-                    registered: known.map_or(now.time, |known| known.since),
-                    secret_hash: Some(secret),
-                    retired: None,
-                };
-                Ok(self.append_terminal(&mut terminals, slots, action, terminal))
-            },
-        )
+        self.operate_terminal(instruction, "add-terminal", id, details, |terminals, now| {
+            let known = terminals.get(&id);
+            if known.is_some_and(|known| known.secret_hash.is_some() && known.retired.is_none()) && !replace {
+                return Err(OperationError::TerminalExists(id));
+            }
+            if known.is_none() && terminals.len() >= MAX_TERMINALS {
+                return Err(OperationError::TooManyTerminals);
+            }
+            Ok(Terminal {
+                id,
+                registered: known.map_or(now.time, |known| known.since),
+                secret_hash: Some(secret),
+                retired: None,
+            })
+        })
     }
 
     /// Lets a terminal come in no more.
@@ -647,28 +585,22 @@ impl Bank {
         instruction: &Instruction,
         id: TerminalId,
     ) -> Result<Performed, OperationError> {
-        let subject = format!("terminal {id}");
-        self.operate(
+        self.operate_terminal(
             instruction,
             "retire-terminal",
-            subject,
+            id,
             String::new(),
-            |_, slots, action, now| {
-                let mut terminals = self.terminals.lock();
-                let known = terminals
-                    .get(&id)
-                    .copied()
-                    .ok_or(OperationError::NoSuchTerminal(id))?;
+            |terminals, now| {
+                let known = terminals.get(&id).ok_or(OperationError::NoSuchTerminal(id))?;
                 if known.retired.is_some() {
                     return Err(OperationError::Retired(id));
                 }
-                let terminal = Terminal {
+                Ok(Terminal {
                     id,
                     registered: known.since,
                     secret_hash: known.secret_hash,
                     retired: Some(now.time),
-                };
-                Ok(self.append_terminal(&mut terminals, slots, action, terminal))
+                })
             },
         )
     }
@@ -689,11 +621,7 @@ impl Bank {
             String::new(),
             details,
             |_, slots, action, _| {
-                let ordered = Ordered {
-                    action,
-                    row: None,
-                    updates: vec![Update::CutOver(cut_over)],
-                };
+                let ordered = Ordered::changing(action, vec![Update::CutOver(cut_over)]);
                 let appended = self.journal().append_order(slots, ordered);
                 self.cut_over.store(cut_over.minutes(), Ordering::Relaxed);
                 Ok(appended)
@@ -741,11 +669,7 @@ impl Bank {
                     return Err(OperationError::ClosedMeanwhile);
                 }
                 computed.report.closing.time = now.time;
-                let ordered = Ordered {
-                    action,
-                    row: None,
-                    updates: vec![Update::Closing(computed.to_closing())],
-                };
+                let ordered = Ordered::changing(action, vec![Update::Closing(computed.to_closing())]);
                 Ok(self.journal().append_order(slots, ordered))
             };
             match self.operate(instruction, "close-day", String::new(), details, perform) {
@@ -769,56 +693,67 @@ impl Bank {
         told.recv().map_err(|_| JournalError::Closed)
     }
 
-    fn append_terminal(
+    /// Changes one terminal, as `decide` says from those that are known.
+    fn operate_terminal(
         &self,
-        terminals: &mut HashMap<TerminalId, KnownTerminal>,
-        slots: Vec<Slot>,
-        action: Action,
-        terminal: Terminal,
-    ) -> Appended {
-        let Terminal {
-            id,
-            registered: since,
-            secret_hash,
-            retired,
-        } = terminal;
-        let ordered = Ordered {
-            action,
-            row: None,
-            updates: vec![Update::Terminal(terminal)],
-        };
-        let appended = self.journal().append_order(slots, ordered);
-        let known = KnownTerminal {
-            secret_hash,
-            retired,
-            since,
-            registered: appended.2,
-        };
-        terminals.insert(id, known);
-        appended
+        instruction: &Instruction,
+        command: &str,
+        id: TerminalId,
+        details: String,
+        decide: impl FnOnce(&HashMap<TerminalId, KnownTerminal>, Moment) -> Result<Terminal, OperationError>,
+    ) -> Result<Performed, OperationError> {
+        let subject = format!("terminal {id}");
+        self.operate(instruction, command, subject, details, |_, slots, action, now| {
+            let mut terminals = self.terminals.lock();
+            let terminal = decide(&terminals, now)?;
+            let ordered = Ordered::changing(action, vec![Update::Terminal(terminal)]);
+            let appended = self.journal().append_order(slots, ordered);
+            let known = KnownTerminal {
+                secret_hash: terminal.secret_hash,
+                retired: terminal.retired,
+                since: terminal.registered,
+                registered: appended.last,
+            };
+            terminals.insert(id, known);
+            Ok(appended)
+        })
     }
 
-    /// Changes one account.
-    fn order(
+    /// Changes one account, as `decide` says from what it is while it is locked.
+    fn operate_account(
+        &self,
+        instruction: &Instruction,
+        command: &str,
+        account: AccountId,
+        details: String,
+        decide: impl FnOnce(&mut Account, Action, Moment) -> Result<Ordered, OperationError>,
+    ) -> Result<Performed, OperationError> {
+        let subject = format!("account {account}");
+        self.operate(instruction, command, subject, details, |_, slots, action, now| {
+            self.change_account(slots, account, now, |account, now| decide(account, action, now))
+        })
+    }
+
+    fn change_account(
         &self,
         slots: Vec<Slot>,
         account: AccountId,
         now: Moment,
         decide: impl FnOnce(&mut Account, Moment) -> Result<Ordered, OperationError>,
     ) -> Result<Appended, OperationError> {
-        let account: AccountHandle = self
+        let account = self
             .account(account)
             .ok_or(OperationError::NoSuchAccount(account))?;
         self.ledger.order(slots, &account, now, decide)
     }
 
-    /// Changes one card.
+    /// Changes one card, whose updates `change` gives.
     fn operate_card(
         &self,
         instruction: &Instruction,
         command: &str,
         number: &CardNumber,
-        change: impl FnOnce(LiveOne<'_>, Action, Vec<Slot>) -> Appended,
+        change: impl FnOnce(&mut LiveCard, &Arc<CardCell>) -> Vec<Update>,
     ) -> Result<Performed, OperationError> {
         let find = || -> Result<Card, OperationError> {
             self.readers
@@ -836,11 +771,9 @@ impl Bank {
                 let cell = self.cards.cell(number);
                 let card = find()?;
                 Ok(cell.write(|live| {
-                    let live = LiveOne {
-                        card: live.get_or_insert(LiveCard::new(card.state)),
-                        cell: &cell,
-                    };
-                    change(live, action, slots)
+                    let updates = change(live.get_or_insert(LiveCard::new(card.state)), &cell);
+                    self.journal()
+                        .append_order(slots, Ordered::changing(action, updates))
                 }))
             },
         )
@@ -865,8 +798,8 @@ impl Bank {
             return self.performed_before(done);
         }
         let slots = self.journal().reserve_for_order()?;
-        let (action, row, number) = perform(&mut last_card, slots, action, now)?;
-        self.journal().update_durable(number).wait()?;
+        let Appended { action, row, last } = perform(&mut last_card, slots, action, now)?;
+        self.journal().update_durable(last).wait()?;
         tracing::info!(
             action = %action.id, operator = action.operator, command = action.command, subject = action.subject,
             "an operator's command was carried out"
@@ -893,12 +826,6 @@ impl Bank {
     }
 }
 
-/// A card that an operator changes.
-struct LiveOne<'a> {
-    card: &'a mut LiveCard,
-    cell: &'a Arc<CardCell>,
-}
-
 fn wrong_status(account: &Account, why: &'static str) -> OperationError {
     OperationError::WrongStatus {
         account: account.id,
@@ -914,11 +841,7 @@ fn terms_ordered(action: Action, account: &Account) -> Ordered {
         overdraft_limit: account.overdraft_limit,
         daily_limit: account.daily_limit,
     };
-    Ordered {
-        action,
-        row: None,
-        updates: vec![Update::Account(terms)],
-    }
+    Ordered::changing(action, vec![Update::Account(terms)])
 }
 
 #[cfg(test)]
@@ -1123,11 +1046,7 @@ mod tests {
                 String::new(),
                 String::new(),
                 |_, slots, action, _| {
-                    let ordered = Ordered {
-                        action,
-                        row: None,
-                        updates: vec![],
-                    };
+                    let ordered = Ordered::changing(action, vec![]);
                     Ok(bank.journal().append_order(slots, ordered))
                 },
             )

@@ -20,6 +20,14 @@ pub(crate) struct ChainEnd {
     pub(crate) last_action: Option<ActionId>,
 }
 
+impl ChainEnd {
+    /// Of a bank in which nothing has happened.
+    pub(super) const NONE: ChainEnd = ChainEnd {
+        head: Head::FIRST,
+        last_action: None,
+    };
+}
+
 /// A commit that has extended the chain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Commit {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::chain::{insert_commit, read_chain_end};
+use super::chain::{ChainEnd, insert_commit, read_chain_end};
 use super::closing::read_closed_through;
 use super::open::{connect_alone, make_durable, read_cut_over};
 use super::peppers::prove_peppers;
@@ -17,7 +17,7 @@ use super::rows::{
 use super::{Access, BankFileError, BankLock, beside, connect, real_path, schema};
 use crate::account::Account;
 use crate::card::CardState;
-use crate::chain::{Chain, Head};
+use crate::chain::Chain;
 use crate::files::sync_directory_of;
 use crate::ids::{AccountId, CardId, CardNumber, Lsn};
 use crate::money::{Currency, Money};
@@ -195,19 +195,8 @@ fn write_new(
             "INSERT INTO peppers (pepper_id, proof) VALUES (?1, ?2)",
             params![pepper_id, proof],
         )?;
-        let mut chain = Chain::after(Head::FIRST);
-        let (last_lsn, totals) = insert(
-            &transaction,
-            Lsn::ZERO,
-            &mut chain,
-            moment,
-            accounts,
-            cards,
-            written,
-        )?;
-        if let Some(head) = chain.seal() {
-            insert_commit(&transaction, last_lsn, None, head)?;
-        }
+        let nothing = (Lsn::ZERO, ChainEnd::NONE);
+        let (last_lsn, totals) = insert(&transaction, nothing, moment, accounts, cards, written)?;
         write_checkpoint(&transaction, last_lsn, &totals)?;
         transaction.commit()?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -240,37 +229,25 @@ pub fn append_to_bank(
     };
     (|| {
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let mut chain = Chain::after(end.head);
-        let (last_lsn, _) = insert(
-            &transaction,
-            last_lsn,
-            &mut chain,
-            moment,
-            accounts,
-            cards,
-            written,
-        )?;
-        if let Some(head) = chain.seal() {
-            insert_commit(&transaction, last_lsn, end.last_action, head)?;
-        }
+        insert(&transaction, (last_lsn, end), moment, accounts, cards, written)?;
         transaction.commit()
     })()
     .map_err(BankFileError::sqlite("adding to the bank file"))?;
     make_durable(&connection, &path)
 }
 
-/// Inserts the accounts with an opening row each, and the cards. Gives the newest row and what the rows mean
-/// for the bank's own accounts.
+/// Inserts the accounts with an opening row each, as one commit of the hash chain, and the cards: after the newest row and the end of
+/// the chain so far. Gives the newest row and what the rows mean for the bank's own accounts.
 fn insert(
     connection: &Connection,
-    mut lsn: Lsn,
-    chain: &mut Chain,
+    (mut lsn, end): (Lsn, ChainEnd),
     moment: Moment,
     accounts: &[NewAccount],
     cards: &[NewCard],
     written: &dyn Fn(u64),
 ) -> rusqlite::Result<(Lsn, Totals)> {
     let mut totals = Totals::new();
+    let mut chain = Chain::after(end.head);
     let mut insert_row_statement = connection.prepare(&INSERT_ROW)?;
     let mut count = 0;
     let mut count_one = || {
@@ -287,6 +264,9 @@ fn insert(
         insert_account(connection, &account)?;
         insert_row(&mut insert_row_statement, &row)?;
         count_one();
+    }
+    if let Some(head) = chain.seal() {
+        insert_commit(connection, lsn, end.last_action, head)?;
     }
     for card in cards {
         insert_card(connection, None, card)?;
